@@ -1,0 +1,150 @@
+"""What the doctor finds: one JSON-able dictionary, whoever prints it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mlx_gemma4_patches
+
+from .. import HOSTS, matrix, registry
+from ..patch import State
+from ..settings import Settings
+from . import probes
+
+PTH = "mlx_gemma4_patches_activate.pth"
+
+# verdicts that leave the user with a fault or the doctor without an answer
+UNHEALTHY = {
+    "fault_left": "the fault is there and no patch is on it",
+    "not_removed": "the patch is on and the fault is still there",
+    "not_shown": "the patch is on, but the fault does not show without it",
+    "error": "the probe itself failed",
+}
+
+
+def examine(with_probes: bool, told: probes.Told) -> dict[str, Any]:
+    """Examine this installation.
+
+    Args:
+        with_probes: run every probe live; otherwise the hosts are imported and nothing is proved.
+        told: see ``probes.run``.
+
+    Returns:
+        Keys: environment, activation, patches (each with state, reason and verdict), conflicts,
+        advice, problems, healthy.
+
+    Raises:
+        matrix.MatrixError: the matrix cannot be read.
+    """
+    known = matrix.load()
+    versions = registry.installed_versions()
+    hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
+    ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
+    runs = probes.run(hosts, ids if with_probes else [], told)
+    status = runs["patched"]["status"]
+    patches = [
+        _judge(patch, runs["stock"]["probes"], runs["patched"]["probes"], known, with_probes)
+        for patch in status.get("patches", [])
+    ]
+    problems = [*status.get("problems", [])]
+    for host, error in runs["patched"]["hosts"].items():
+        if error:
+            problems.append(f"{host} cannot be imported: {error}")
+    if not hosts:
+        problems.append("no host is installed: install mlx-lm, mlx-vlm or vllm-mlx beside this")
+    elif not status.get("active") and Settings.read().on:
+        problems.append("the patches did not become active in a new process")
+    return {
+        "environment": _environment(versions, hosts),
+        "activation": _activation(status),
+        "patches": patches,
+        "conflicts": _conflicts(patches, status),
+        "advice": known.advise(versions),
+        "problems": problems,
+        "healthy": not problems and not any(p["verdict"] in UNHEALTHY for p in patches),
+    }
+
+
+def _judge(
+    patch: dict[str, Any], stock: dict, patched: dict, known: matrix.Matrix, with_probes: bool
+) -> dict[str, Any]:
+    before, after = stock.get(patch["id"]), patched.get(patch["id"])
+    row = known.rows.get(patch["id"])
+    verdict = _verdict(State(patch["state"]), before, after, bool(row and row.opt_in), with_probes)
+    return {**patch, "stock": before, "patched": after, "verdict": verdict}
+
+
+def _verdict(
+    state: State, before: dict | None, after: dict | None, opt_in: bool, with_probes: bool
+) -> str:
+    if not with_probes:
+        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN, State.WRONG_VERSION)
+        return "fault_left" if state in left else "not_probed"
+    if before is None or after is None or "error" in before or "error" in after:
+        return "error"
+    if "not_applicable" in before and "not_applicable" in after:
+        return "not_applicable"
+    if after.get("faulty"):
+        if opt_in and not state.is_on:
+            return "opt_in"
+        return "not_removed" if state.is_on else "fault_left"
+    if state.is_on:
+        return "proved" if before.get("faulty") else "not_shown"
+    return "not_needed"
+
+
+def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
+    return {
+        "package": mlx_gemma4_patches.__version__,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(terse=True),
+        "device": _device(),
+        "mlx": _text(versions, "mlx"),
+        "transformers": _text(versions, "transformers"),
+        "hosts": {host: _text(versions, host.replace("_", "-")) for host in hosts},
+    }
+
+
+def _device() -> str:
+    try:
+        import mlx.core as mx
+    except ImportError as error:
+        return f"none: mlx cannot be imported ({error})"
+    return str(mx.default_device())
+
+
+def _text(versions: dict, name: str) -> str:
+    return str(versions[name] or "of unknown version") if name in versions else "not installed"
+
+
+def _activation(status: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(sysconfig.get_path("purelib"))
+    return {
+        "on": Settings.read().on,
+        "pth": str(folder / PTH) if (folder / PTH).is_file() else None,
+        "active_in_new_process": bool(status.get("active")),
+    }
+
+
+def _conflicts(patches: list[dict[str, Any]], status: dict[str, Any]) -> list[str]:
+    found = [
+        f"{patch['id']}: {patch['reason']}"
+        for patch in patches
+        if patch["state"] == State.OVERWRITTEN.value or "wrapped by" in patch["reason"]
+    ]
+    if "vllm_mlx" in status.get("hosts", {}):
+        found.append(
+            "vllm-mlx brings a Gemma 4 patch of its own for mlx_vlm's Attention; "
+            "vllm_mlx.attention_patch_mismatch decides whether it may act"
+        )
+    return found
+
+
+def _is_installed(host: str) -> bool:
+    return find_spec(host) is not None

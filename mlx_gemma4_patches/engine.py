@@ -1,0 +1,360 @@
+"""The engine: a host is seen, patches are selected, verified, applied and recorded.
+
+It is told two things by the finder: a host is about to be imported, and a watched module's body
+has run. Hosts load models from several threads, so a record is claimed under a lock and worked on
+outside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+import threading
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from packaging.version import Version
+
+from . import HOSTS, matrix, registry
+from .fingerprint import NoSource, fingerprint
+from .finder import Finder
+from .patch import Patch, State
+from .settings import PREFIX, Settings, log
+from .surgery import Surgery, current
+
+@dataclass
+class Record:
+    """Where one patch stands in this process, and why."""
+
+    id: str
+    title: str
+    state: State
+    reason: str
+    patch: Patch | None = None
+    candidates: tuple[matrix.Code, ...] = ()  # code the patch was written for
+    fine: tuple[matrix.Code, ...] = ()  # code known to be without the fault
+    release_known: bool = False
+    surgery: Surgery | None = None
+    busy: bool = field(default=False, repr=False)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        return frozenset().union(*(code.modules for code in self.candidates + self.fine))
+
+
+class Engine:
+    """The records of this process. One is made at the first import of a host."""
+
+    def __init__(self, settings: Settings | None = None):
+        self.settings = settings or Settings.read()
+        self.records: dict[str, Record] = {}
+        self.versions: dict[str, Version | None] = {}
+        self.hosts: list[str] = []
+        self.problems: list[str] = []
+        self.finder = Finder(HOSTS, self.host_seen, self.module_imported)
+        self._lock = threading.Lock()
+        self._set_up_logging()
+
+    # what the finder calls
+
+    def host_seen(self, host: str) -> None:
+        """Make the plan for ``host``, whose package is about to be imported."""
+        with self._lock:
+            if host in self.hosts:
+                return
+            self.hosts.append(host)
+        self.versions = registry.installed_versions()
+        try:
+            rows = matrix.load()
+        except matrix.MatrixError as error:
+            self._problem(f"no patch is applied: {error}")
+            return
+        for entry_point in registry.registered(host, self._problem):
+            record = self._select(entry_point, rows)
+            self.records[record.id] = record
+            log.debug("%s: %s, %s", record.id, record.state.value, record.reason)
+            self.finder.watch(record.modules)
+        self._check_ids(rows)
+
+    def module_imported(self, module: ModuleType) -> None:
+        """Apply what waits for ``module``, whose body has just run (for the first time or again)."""
+        for record in list(self.records.values()):
+            if module.__name__ in record.modules:
+                self._settle(record, just_imported=module.__name__)
+
+    def catch_up(self) -> None:
+        """Serve the hosts and modules that were imported before us."""
+        for host in sorted(HOSTS & set(sys.modules)):
+            self.host_seen(host)
+        for record in list(self.records.values()):
+            self._settle(record)
+
+    # what doctor and the tests call
+
+    def apply(self, patch_id: str) -> None:
+        """Apply a patch again after ``undo``."""
+        record = self.records[patch_id]
+        if record.state is State.DISABLED and record.candidates:
+            record.state, record.reason = State.PENDING, "applied again"
+            self._settle(record)
+
+    def undo(self, patch_id: str) -> None:
+        """Take a patch back until ``apply``."""
+        record = self.records[patch_id]
+        if record.surgery is not None:
+            left = record.surgery.undo()
+            record.surgery = None
+            record.state = State.OVERWRITTEN if left else State.DISABLED
+            record.reason = f"{', '.join(left)} is no longer ours" if left else "undone"
+
+    def status(self) -> dict[str, Any]:
+        """Everything known, ready for JSON."""
+        return {
+            "hosts": {
+                host: str(self.versions.get(_distribution(host)) or "unknown")
+                for host in self.hosts
+            },
+            "patches": [self._describe(record) for record in self.records.values()],
+            "problems": list(self.problems),
+        }
+
+    # selection
+
+    def _select(self, entry_point: registry.EntryPoint, known: matrix.Matrix) -> Record:
+        record = Record(entry_point.name, "", State.NOT_NEEDED, "")
+        row = known.rows.get(record.id)
+        try:
+            if row is None:
+                record.patch = registry.load(entry_point)
+                row = matrix.parse_row(record.id, record.patch.row)
+            record.title = row.title
+            self._decide(record, row, known)
+            if record.state is State.PENDING and record.patch is None:
+                record.patch = registry.load(entry_point)
+        except Exception as error:
+            self._fail(record, "could not be loaded", error)
+        return record
+
+    def _decide(self, record: Record, row: matrix.Row, known: matrix.Matrix) -> None:
+        """Set the state from the versions alone; PENDING where the code has the last word."""
+        distribution = row.distribution
+        version = self.versions.get(distribution)
+        release = known.release(distribution, version)
+        if row.id in self.settings.disable:
+            record.state, record.reason = State.DISABLED, f"named in {PREFIX}_DISABLE"
+        elif row.opt_in and row.id not in self.settings.enable:
+            record.state = State.DISABLED
+            record.reason = f"opt-in: {PREFIX}_ENABLE={row.id} applies it"
+        elif release is not None:
+            if not row.is_faulty(self.versions):
+                record.reason = _why_fine(row, self.versions)
+            elif (code := row.code_of(release)) is None:
+                record.state = State.FINGERPRINT_MISMATCH
+                record.reason = f"the matrix has no fingerprints for {distribution} {release}"
+            else:
+                record.state, record.candidates = State.PENDING, (code,)
+                record.release_known = True
+        else:
+            record.candidates = tuple(c for c in row.code if self._is_faulty_code(row, c))
+            record.fine = tuple(c for c in row.code if c not in record.candidates)
+            if record.candidates:
+                record.state = State.PENDING
+            else:
+                record.reason = _why_fine(row, self.versions)
+        if record.state is State.PENDING:
+            record.reason = f"waits for the import of {', '.join(sorted(record.modules))}"
+
+    def _is_faulty_code(self, row: matrix.Row, code: matrix.Code) -> bool:
+        return all(
+            row.is_faulty({**self.versions, row.distribution: Version(release)})
+            for release in code.releases
+        )
+
+    # verification and application
+
+    def _settle(self, record: Record, just_imported: str | None = None) -> None:
+        with self._lock:
+            if record.busy:
+                return
+            record.busy = True
+        try:
+            if record.surgery is not None and just_imported and not record.surgery.is_intact():
+                record.surgery.undo()  # the module was reloaded: its classes are new
+                record.surgery = None
+                record.state = State.PENDING
+            if record.state is State.PENDING:
+                self._verify_and_apply(record, just_imported)
+        finally:
+            record.busy = False
+
+    def _verify_and_apply(self, record: Record, just_imported: str | None) -> None:
+        mismatches = []
+        for code in record.candidates + record.fine:
+            if not all(_is_imported(name, just_imported) for name in code.modules):
+                continue
+            try:
+                mismatch = _mismatch(code)
+            except NoSource as error:
+                if record.release_known:
+                    self._apply(record, code, State.UNVERIFIED, f"by version alone: {error}")
+                else:
+                    record.state, record.reason = State.WRONG_VERSION, str(error)
+                    self._warn_left_off(record)
+                return
+            if mismatch:
+                mismatches.append(mismatch)
+            elif code in record.candidates:
+                self._apply(record, code, State.APPLIED, self._why_applied(record, code))
+                return
+            else:
+                record.state = State.NOT_NEEDED
+                record.reason = f"the code is that of {_releases(record, code)}, which is fine"
+                return
+        if len(mismatches) == len(record.candidates + record.fine):
+            self._refuse(record, mismatches[0])
+
+    def _refuse(self, record: Record, mismatch: str) -> None:
+        record.state = State.FINGERPRINT_MISMATCH
+        distribution = _distribution(record.id.partition(".")[0])
+        version = self.versions.get(distribution)
+        if record.release_known:
+            record.reason = f"{mismatch} is not as {distribution} {version} ships it"
+        else:
+            record.reason = (
+                f"{distribution} {version or 'of unknown version'} is not in the matrix, and its "
+                f"{mismatch} is no code this patch was written for"
+            )
+        self._warn_left_off(record)
+
+    def _apply(self, record: Record, code: matrix.Code, state: State, reason: str) -> None:
+        assert record.patch is not None
+        surgery = Surgery(record.id, tuple(code.targets))
+        try:
+            record.patch.apply(surgery)
+        except Exception as error:
+            surgery.undo()
+            self._fail(record, "could not be applied", error)
+            return
+        record.surgery, record.state, record.reason = surgery, state, reason
+        log.info("%s applied: %s", record.id, record.title)
+
+    def _fail(self, record: Record, what: str, error: Exception) -> None:
+        record.state = State.FAILED
+        record.reason = f"{what}: {type(error).__name__}: {error}"
+        if self.settings.strict:
+            raise error
+        log.warning("mlx-gemma4-patches: %s %s", record.id, record.reason)
+        log.debug("traceback of %s", record.id, exc_info=error)
+
+    def _warn_left_off(self, record: Record) -> None:
+        log.warning(
+            "mlx-gemma4-patches: %s is left off: %s; see python -m mlx_gemma4_patches doctor",
+            record.id,
+            record.reason,
+        )
+
+    # words
+
+    def _why_applied(self, record: Record, code: matrix.Code) -> str:
+        distribution = _distribution(record.id.partition(".")[0])
+        version = self.versions.get(distribution)
+        if record.release_known:
+            return f"{distribution} {version} has this fault"
+        return f"the code is that of {_releases(record, code)}, which has this fault"
+
+    def _describe(self, record: Record) -> dict[str, Any]:
+        state, reason, touched = record.state, record.reason, []
+        if record.surgery is not None:
+            touched = record.surgery.touched()
+            if not record.surgery.is_intact():
+                state, reason = State.OVERWRITTEN, "something else replaced it after us"
+        return {
+            "id": record.id,
+            "title": record.title,
+            "state": state.value,
+            "reason": reason,
+            "touched": touched,
+            "waits_for": sorted(record.modules) if state is State.PENDING else [],
+        }
+
+    def _check_ids(self, known: matrix.Matrix) -> None:
+        ids = set(known.rows) | {entry_point.name for entry_point in registry.registered()}
+        for name in sorted((self.settings.disable | self.settings.enable) - ids):
+            close = difflib.get_close_matches(name, ids, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self._problem(f"no patch is called {name!r}{hint}")
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+            log.warning("mlx-gemma4-patches: %s", text)
+
+    def _set_up_logging(self) -> None:
+        if self.settings.level:
+            log.setLevel(self.settings.level)
+            if not log.handlers:
+                log.addHandler(logging.StreamHandler())
+        for problem in self.settings.problems:
+            self._problem(problem)
+
+
+def _mismatch(code: matrix.Code) -> str | None:
+    """The first target whose source is not the recorded one, in words."""
+    for target, expected in code.targets.items():
+        try:
+            if fingerprint(target) == expected:
+                continue
+        except (ImportError, AttributeError):
+            return f"{target} (missing)"
+        module = getattr(current(target), "__module__", None)
+        foreign = module and module.partition(".")[0] != target.partition(".")[0]
+        return f"{target} (wrapped by {module})" if foreign else target
+    return None
+
+
+def _is_imported(name: str, just_imported: str | None) -> bool:
+    module = sys.modules.get(name)
+    if module is None:
+        return False
+    return name == just_imported or not getattr(module.__spec__, "_initializing", False)
+
+
+def _why_fine(row: matrix.Row, versions: matrix.Versions) -> str:
+    concerned = {name for alternative in row.faulty for name in alternative} | {row.distribution}
+    missing = sorted(name for name in concerned if name not in versions)
+    if missing:
+        return f"{', '.join(missing)} is not installed"
+    together = ", ".join(f"{name} {versions[name]}" for name in sorted(concerned))
+    return f"{together}: without this fault"
+
+
+def _releases(record: Record, code: matrix.Code) -> str:
+    return f"{_distribution(record.id.partition('.')[0])} {', '.join(code.releases)}"
+
+
+def _distribution(host: str) -> str:
+    return host.replace("_", "-")
+
+
+ENGINE: Engine | None = None  # this process's, from the first import of a host on
+
+
+def start() -> Finder:
+    """Make this process's engine; returns the finder that drives it."""
+    global ENGINE
+    ENGINE = Engine()
+    return ENGINE.finder
+
+
+def catch_up() -> None:
+    """Serve what was imported before ``start``."""
+    assert ENGINE is not None
+    ENGINE.catch_up()
+
+
+def status() -> dict[str, Any]:
+    """See ``Engine.status``."""
+    assert ENGINE is not None
+    return ENGINE.status()

@@ -1,0 +1,55 @@
+"""Offsets of batch KV caches that stay what they were when they were read.
+
+``mx.array`` is mutable through ``+=`` and ``-=``. A batch cache that counts with
+``self.offset += n`` therefore changes the array that an attention layer took as its RoPE offset
+before the update: queries are rotated by a later position than keys.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..patch import Finding
+
+_NAME = "offset"
+
+
+def _get(cache) -> mx.array:
+    try:
+        offset = cache.__dict__[_NAME]
+    except KeyError:
+        raise AttributeError(f"{type(cache).__name__!r} object has no attribute 'offset'") from None
+    return mx.array(offset) if isinstance(offset, mx.array) else offset
+
+
+def _set(cache, offset) -> None:
+    cache.__dict__[_NAME] = offset
+
+
+def snapshot_property() -> property:
+    """A property ``offset`` that hands out a copy, shape ``(batch,)``, dtype int32.
+
+    The value stays where the plain attribute keeps it, so caches made before the property was
+    put on their class, or after it was taken off, go on working.
+    """
+    return property(_get, _set, doc="Tokens seen by each row, shape (batch,); a copy.")
+
+
+def probe(*classes) -> Finding:
+    """Whether an offset captured from one of the batch cache ``classes`` moves under its holder.
+
+    Args:
+        classes: callables that make an empty cache of two rows with left padding 1 and 0.
+    """
+    row = mx.zeros((2, 1, 3, 4))
+    moved = []
+    for make in classes:
+        cache = make()
+        captured = cache.offset
+        before = captured.tolist()
+        cache.update_and_fetch(row, row)
+        if captured.tolist() != before:
+            moved.append(f"{type(cache).__name__}: {before} became {captured.tolist()}")
+    if moved:
+        return Finding(True, f"a captured offset moved with the update, {moved[0]}")
+    return Finding(False, "a captured offset stays")

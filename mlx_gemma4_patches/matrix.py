@@ -1,0 +1,271 @@
+"""``compat_matrix.yaml``: which fault is in which release, with fingerprints and evidence.
+
+Everything the engine knows about releases comes from this file. It is validated when it is read,
+so that a broken file gives one clear error instead of a wrong plan.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
+
+from .patch import module_of
+
+SCHEMA = 1
+FILE = "compat_matrix.yaml"
+OUTCOMES = ("fixed", "fine", "not_applicable")
+
+Versions = Mapping[str, "Version | None"]  # by distribution; None: installed, version unknown
+
+
+class MatrixError(ValueError):
+    """The matrix or a third party's row does not follow the schema; the message says where."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The source of a patch's targets, the same in every one of ``releases``."""
+
+    releases: tuple[str, ...]
+    targets: Mapping[str, str]  # target: fingerprint
+
+    @property
+    def modules(self) -> frozenset[str]:
+        return frozenset(map(module_of, self.targets))
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    title: str
+    faulty: tuple[Mapping[str, SpecifierSet], ...]  # alternatives; all parts of one must hold
+    fixed_in: str | None
+    upstream: tuple[str, ...]
+    opt_in: bool
+    code: tuple[Code, ...]
+    measured: Mapping[str, str]  # what the probe saw, stock and patched
+    evidence: Mapping[str, tuple[str, ...]]  # combinations by outcome
+
+    @property
+    def distribution(self) -> str:
+        return self.id.partition(".")[0].replace("_", "-")
+
+    def is_faulty(self, versions: Versions) -> bool:
+        """Whether the matrix says that this combination of releases has the fault."""
+        return any(_all_hold(alternative, versions) for alternative in self.faulty)
+
+    def code_of(self, release: str) -> Code | None:
+        return next((code for code in self.code if release in code.releases), None)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A combination that works but is better left behind."""
+
+    when: Mapping[str, SpecifierSet]
+    text: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    releases: Mapping[str, tuple[str, ...]]  # by distribution, oldest first
+    combinations: Mapping[str, Mapping[str, str]]  # what the release matrix runs
+    advice: tuple[Advice, ...]
+    rows: Mapping[str, Row]
+
+    def advise(self, versions: Versions) -> list[str]:
+        """What users of this combination should know."""
+        return [advice.text for advice in self.advice if _all_hold(advice.when, versions)]
+
+    def release(self, distribution: str, version: Version | None) -> str | None:
+        """The measured release that ``version`` is, or None for any other version."""
+        return next(
+            (r for r in self.releases.get(distribution, ()) if version and Version(r) == version),
+            None,
+        )
+
+
+def path() -> Path:
+    """Where the matrix lies: beside the package in a wheel, in the repository's root with ``-e``.
+
+    Raises:
+        MatrixError: in neither place.
+    """
+    package = Path(__file__).parent
+    for folder in (package, package.parent):
+        if (folder / FILE).is_file():
+            return folder / FILE
+    raise MatrixError(f"{FILE} is neither in {package} nor beside it; reinstall mlx-gemma4-patches")
+
+
+@functools.cache
+def load() -> Matrix:
+    """The matrix of this installation.
+
+    Raises:
+        MatrixError: missing, unreadable or not of the schema.
+    """
+    file = path()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MatrixError(f"{file}: {error}") from error
+    return parse(text, str(file))
+
+
+def parse(text: str, name: str = FILE) -> Matrix:
+    """The matrix in ``text``; ``name`` stands in error messages.
+
+    Raises:
+        MatrixError: not YAML, or not of the schema.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MatrixError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        data = _mapping(data, "the file")
+        if data.get("schema") != SCHEMA:
+            raise MatrixError(
+                f"schema {data.get('schema')!r} is not {SCHEMA}, the one this version reads"
+            )
+        return Matrix(
+            releases={
+                key: _versions(value, f"releases.{key}")
+                for key, value in _mapping(data.get("releases"), "releases").items()
+            },
+            combinations={
+                key: _strings_by_name(value, f"combinations.{key}")
+                for key, value in _mapping(data.get("combinations"), "combinations").items()
+            },
+            advice=tuple(
+                _advice(part, "advice") for part in _sequence(data.get("advice", []), "advice")
+            ),
+            rows={
+                key: parse_row(key, value)
+                for key, value in _mapping(data.get("patches"), "patches").items()
+            },
+        )
+    except MatrixError as error:
+        raise MatrixError(f"{name}: {error}") from error
+
+
+_ROW_KEYS = {"title", "faulty", "fixed_in", "upstream", "opt_in", "code", "measured", "evidence"}
+
+
+def parse_row(patch_id: str, data: Any) -> Row:
+    """One row of the matrix.
+
+    Raises:
+        MatrixError: not of the schema.
+    """
+    where = f"patches.{patch_id}"
+    if not all(patch_id.partition(".")):
+        raise MatrixError(f"{where}: an id is host.fault")
+    row = _mapping(data, where)
+    if unknown := set(row) - _ROW_KEYS:
+        raise MatrixError(f"{where}: unknown keys {', '.join(sorted(map(str, unknown)))}")
+    opt_in = row.get("opt_in", False)
+    if not isinstance(opt_in, bool):
+        raise MatrixError(f"{where}.opt_in: {opt_in!r} is neither true nor false")
+    evidence = {
+        key: _strings(value, f"{where}.evidence.{key}")
+        for key, value in _mapping(row.get("evidence", {}), f"{where}.evidence").items()
+    }
+    if unknown := set(evidence) - set(OUTCOMES):
+        raise MatrixError(f"{where}.evidence: unknown outcomes {', '.join(sorted(unknown))}")
+    fixed_in = row.get("fixed_in")
+    return Row(
+        id=patch_id,
+        title=_string(row.get("title"), f"{where}.title"),
+        faulty=tuple(
+            _specifiers(part, f"{where}.faulty")
+            for part in _sequence(row.get("faulty"), f"{where}.faulty")
+        ),
+        fixed_in=None if fixed_in is None else _string(fixed_in, f"{where}.fixed_in"),
+        upstream=_strings(row.get("upstream", []), f"{where}.upstream"),
+        opt_in=opt_in,
+        code=tuple(
+            _code(part, f"{where}.code") for part in _sequence(row.get("code", []), f"{where}.code")
+        ),
+        measured=_strings_by_name(row.get("measured", {}), f"{where}.measured"),
+        evidence=evidence,
+    )
+
+
+def _all_hold(condition: Mapping[str, SpecifierSet], versions: Versions) -> bool:
+    return all(
+        (version := versions.get(name)) is not None
+        and specifier.contains(version, prereleases=True)
+        for name, specifier in condition.items()
+    )
+
+
+def _code(data: Any, where: str) -> Code:
+    part = _mapping(data, where)
+    targets = _strings_by_name(part.get("targets"), f"{where}.targets")
+    for target in targets:
+        if not all(target.partition(":")):
+            raise MatrixError(f"{where}.targets: {target!r} is not of the form module:path")
+    return Code(_versions(part.get("releases"), f"{where}.releases"), targets)
+
+
+def _advice(data: Any, where: str) -> Advice:
+    part = _mapping(data, where)
+    return Advice(_specifiers(part.get("when"), f"{where}.when"), _string(part.get("text"), where))
+
+
+def _specifiers(data: Any, where: str) -> dict[str, SpecifierSet]:
+    found = {}
+    for name, text in _strings_by_name(data, where).items():
+        try:
+            found[name] = SpecifierSet(text)
+        except InvalidSpecifier as error:
+            raise MatrixError(f"{where}.{name}: {error}") from error
+    return found
+
+
+def _versions(data: Any, where: str) -> tuple[str, ...]:
+    texts = _strings(data, where)
+    for text in texts:
+        try:
+            Version(text)
+        except ValueError as error:
+            raise MatrixError(f"{where}: {error}") from error
+    return texts
+
+
+def _strings(data: Any, where: str) -> tuple[str, ...]:
+    return tuple(_string(item, where) for item in _sequence(data, where))
+
+
+def _strings_by_name(data: Any, where: str) -> dict[str, str]:
+    return {key: _string(value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
+
+
+def _string(data: Any, where: str) -> str:
+    if not isinstance(data, str) or not data.strip():
+        raise MatrixError(f"{where}: expected text, found {data!r:.60}")
+    return data
+
+
+def _sequence(data: Any, where: str) -> Iterable[Any]:
+    if not isinstance(data, (list, tuple)):
+        raise MatrixError(f"{where}: expected a list, found {data!r:.60}")
+    return data
+
+
+def _mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise MatrixError(f"{where}: expected a mapping, found {data!r:.60}")
+    for key in data:
+        _string(key, f"{where}: key")
+    return data

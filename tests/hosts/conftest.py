@@ -1,0 +1,19 @@
+"""Tests of behaviour against really installed hosts, whatever their releases are."""
+
+from __future__ import annotations
+
+import pytest
+
+import mlx_gemma4_patches
+
+mlx_gemma4_patches.activate()  # before any test module imports a host
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    subject = config.getoption("--subject")
+    if subject is None:
+        return
+    others = tuple(f"test_{host}_" for host in mlx_gemma4_patches.HOSTS if host != subject)
+    left_out = [item for item in items if item.path.name.startswith(others)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

@@ -1,0 +1,116 @@
+"""What every patch owes: tests that each patch's test class inherits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+import mlx_gemma4_patches
+from mlx_gemma4_patches import engine, matrix, registry
+from mlx_gemma4_patches.patch import NotApplicable, Patch, State
+
+
+def load(patch_id: str) -> Patch:
+    return next(registry.load(e) for e in registry.registered() if e.name == patch_id)
+
+
+def record(patch_id: str) -> engine.Record:
+    """The engine's record, with the modules it waits for imported."""
+    for module in engine.ENGINE.records[patch_id].modules:
+        with contextlib.suppress(ImportError):
+            __import__(module)
+    return engine.ENGINE.records[patch_id]
+
+
+@contextlib.contextmanager
+def stock(patch_id: str) -> Iterator[None]:
+    """The host without this patch."""
+    was_on = record(patch_id).state.is_on
+    if was_on:
+        engine.ENGINE.undo(patch_id)
+    try:
+        yield
+    finally:
+        if was_on:
+            engine.ENGINE.apply(patch_id)
+
+
+@contextlib.contextmanager
+def patched(patch_id: str) -> Iterator[None]:
+    """The host as its user has it: with the patch, or without where it is not needed."""
+    state = record(patch_id).state
+    assert state.is_on or state is State.NOT_NEEDED, record(patch_id)
+    yield
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Exact equality of arrays and of lists, tuples and dictionaries of them."""
+    if isinstance(left, mx.array):
+        return (
+            isinstance(right, mx.array)
+            and left.dtype == right.dtype
+            and left.shape == right.shape
+            and bool(mx.array_equal(left, right, equal_nan=True))
+        )
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    return left == right
+
+
+class PatchContract:
+    id: str
+
+    def untouched(self) -> Any:
+        """Numbers from a path where nothing is wrong."""
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def _host_is_installed(self) -> None:
+        pytest.importorskip(self.id.partition(".")[0])
+
+    def test_the_fault_is_there_without_the_patch_and_gone_with_it(self) -> None:
+        probe = load(self.id).probe
+        with patched(self.id):
+            if record(self.id).state is State.NOT_NEEDED:
+                with contextlib.suppress(NotApplicable):
+                    assert not probe().faulty
+                return
+            assert not probe().faulty
+        with stock(self.id):
+            assert probe().faulty
+
+    def test_the_state_is_the_one_the_matrix_asks_for(self) -> None:
+        row = matrix.load().rows[self.id]
+        needed = row.is_faulty(registry.installed_versions())
+        assert record(self.id).state is (State.APPLIED if needed else State.NOT_NEEDED)
+
+    def test_a_second_round_changes_nothing(self) -> None:
+        before = record(self.id).surgery
+        engine.ENGINE.catch_up()
+        assert record(self.id).surgery is before
+        assert mlx_gemma4_patches.activate() is None
+        assert record(self.id).surgery is before
+
+    def test_undone_the_host_is_as_it_was(self) -> None:
+        surgery = record(self.id).surgery
+        if surgery is None:
+            return
+        places = surgery.places()
+        ours = [vars(owner)[name] for owner, name in places]
+        with stock(self.id):
+            for (owner, name), value in zip(places, ours, strict=True):
+                assert vars(owner).get(name) is not value
+        assert record(self.id).state is State.APPLIED
+
+    def test_where_nothing_is_wrong_the_output_is_bit_identical(self) -> None:
+        with patched(self.id):
+            with_patch = self.untouched()
+        with stock(self.id):
+            without = self.untouched()
+        assert equal(with_patch, without)

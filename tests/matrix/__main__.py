@@ -1,0 +1,230 @@
+"""The release matrix: every probe and every host test on every release, stock and patched.
+
+``python -m tests.matrix`` measures and fails where ``compat_matrix.yaml`` says otherwise;
+``--write`` puts fingerprints and outcomes into the file instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import yaml
+
+from mlx_gemma4_patches import matrix
+
+from . import environments
+
+FILE = environments.ROOT / matrix.FILE
+SUBJECTS = ("vllm-mlx", "mlx-vlm", "mlx-lm")  # a combination is about the first of these in it
+OUTCOMES = {"proved": "fixed", "not_needed": "fine", "not_applicable": "not_applicable"}
+HEADER = """\
+# Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
+# (code), measured and evidence by `nox -s matrix -- --write`. Keys: see mlx_gemma4_patches/matrix.py.
+"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    chosen = {
+        name: combination
+        for name, combination in data["combinations"].items()
+        if not options.only or any(name.startswith(part) for part in options.only)
+    }
+    pythons = {name: environments.base(name) for name in {c["base"] for c in chosen.values()}}
+    errors: list[str] = []
+
+    prints = _side_by_side(_fingerprints, chosen, pythons)
+    if options.write:
+        _write_fingerprints(data, chosen, prints)
+        _save(data)
+    else:
+        errors += _wrong_fingerprints(data, chosen, prints)
+
+    results = _side_by_side(_doctor, chosen, pythons)
+    for name, result in results.items():
+        errors += _wrong_outcomes(data, name, result)
+    if options.write:
+        _write_evidence(data, results)
+        _save(data)
+    else:
+        errors += _wrong_evidence(data, results)
+    if not options.no_tests:
+        for name, failure in _side_by_side(_host_tests, chosen, pythons).items():
+            errors += [f"{name}: {failure}"] if failure else []
+
+    print(*errors, sep="\n")
+    print(f"{len(chosen)} combinations, {len(errors)} disagreements")
+    return 1 if errors else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write what is measured to the file")
+    parser.add_argument("--no-tests", action="store_true", help="probes only")
+    parser.add_argument("only", nargs="*", help="beginnings of names of combinations")
+    return parser
+
+
+def _side_by_side(job: Any, chosen: dict, pythons: dict) -> dict[str, Any]:
+    results = {}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        futures = {
+            pool.submit(_timed, job, combination, pythons[combination["base"]]): name
+            for name, combination in chosen.items()
+        }
+        for future in concurrent.futures.as_completed(futures):
+            name = futures[future]
+            results[name], seconds = future.result()
+            print(f"{job.__name__[1:]} {name} {seconds:.0f} s", flush=True)
+    return {name: results[name] for name in chosen}
+
+
+def _timed(job: Any, combination: dict, python: Any) -> tuple[Any, float]:
+    start = time.monotonic()
+    return job(combination, python), time.monotonic() - start
+
+
+def _fingerprints(combination: dict, python: Any) -> dict[str, dict[str, str]]:
+    environ = {**environments.environ(combination), "MLX_GEMMA4_PATCHES": "0"}
+    done = subprocess.run(
+        [python, "-m", "tests.matrix.fingerprints"],
+        **{"cwd": environments.ROOT, "env": environ, "capture_output": True, "text": True},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{combination}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _doctor(combination: dict, python: Any) -> dict[str, Any]:
+    done = subprocess.run(
+        [python, "-m", "mlx_gemma4_patches", "doctor", "--json"],
+        **{"env": environments.environ(combination), "capture_output": True, "text": True},
+    )
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        raise RuntimeError(f"{combination}: {done.stdout[-500:]}{done.stderr[-2000:]}") from None
+
+
+def _host_tests(combination: dict, python: Any) -> str | None:
+    subject = _subject(combination).replace("-", "_")
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
+        + ["tests/hosts", "--subject", subject],
+        cwd=environments.ROOT,
+        env=environments.environ(combination),
+        capture_output=True,
+        text=True,
+    )
+    return None if done.returncode == 0 else f"host tests failed\n{done.stdout[-3000:]}"
+
+
+def _subject(combination: dict) -> str:
+    return next(name for name in SUBJECTS if name in combination)
+
+
+def _about(patch_id: str, data: dict, name: str) -> bool:
+    """Whether a combination is evidence for a patch: it is about the patch's host."""
+    return _subject(data["combinations"][name]).replace("-", "_") == patch_id.partition(".")[0]
+
+
+def _own_prints(data: dict, chosen: dict, prints: dict) -> dict[str, dict[str, dict[str, str]]]:
+    """``{patch id: {release: {target: fingerprint}}}``."""
+    found: dict[str, dict] = {patch_id: {} for patch_id in data["patches"]}
+    for name, combination in chosen.items():
+        for patch_id, targets in prints[name].items():
+            distribution = patch_id.partition(".")[0].replace("_", "-")
+            if targets and distribution in combination:
+                found[patch_id][combination[distribution]] = targets
+    return found
+
+
+def _write_fingerprints(data: dict, chosen: dict, prints: dict) -> None:
+    for patch_id, by_release in _own_prints(data, chosen, prints).items():
+        row = data["patches"][patch_id]
+        known = {r: part["targets"] for part in row.get("code", []) for r in part["releases"]}
+        known.update(by_release)
+        groups: list[dict] = []
+        for release in data["releases"][patch_id.partition(".")[0].replace("_", "-")]:
+            if release not in known:
+                continue
+            same = next((g for g in groups if g["targets"] == known[release]), None)
+            if same:
+                same["releases"].append(release)
+            else:
+                groups.append({"releases": [release], "targets": known[release]})
+        row["code"] = groups
+
+
+def _wrong_fingerprints(data: dict, chosen: dict, prints: dict) -> list[str]:
+    errors = []
+    for patch_id, by_release in _own_prints(data, chosen, prints).items():
+        code = {
+            r: part["targets"] for part in data["patches"][patch_id]["code"] for r in part["releases"]
+        }
+        for release, targets in by_release.items():
+            if code.get(release) != targets:
+                errors.append(f"{patch_id}: the fingerprints of {release} are others")
+    return errors
+
+
+def _wrong_outcomes(data: dict, name: str, result: dict) -> list[str]:
+    errors = [f"{name}: {problem}" for problem in result["problems"]]
+    for patch in result["patches"]:
+        if patch["verdict"] not in OUTCOMES and patch["verdict"] != "opt_in":
+            seen = {mode: patch[mode] for mode in ("stock", "patched")}
+            errors.append(f"{name}: {patch['id']} {patch['verdict']} ({patch['reason']}) {seen}")
+    return errors
+
+
+def _outcomes(result: dict) -> dict[str, str]:
+    return {
+        patch["id"]: OUTCOMES[patch["verdict"]]
+        for patch in result["patches"]
+        if patch["verdict"] in OUTCOMES
+    }
+
+
+def _write_evidence(data: dict, results: dict) -> None:
+    for patch_id, row in data["patches"].items():
+        old = {n: o for o, names in row.get("evidence", {}).items() for n in names}
+        for name, result in results.items():
+            old.pop(name, None)
+            if _about(patch_id, data, name) and patch_id in _outcomes(result):
+                old[name] = _outcomes(result)[patch_id]
+        row["evidence"] = {
+            outcome: [name for name in data["combinations"] if old.get(name) == outcome]
+            for outcome in matrix.OUTCOMES
+            if outcome in old.values()
+        }
+        for name, result in results.items():
+            for patch in result["patches"] if _about(patch_id, data, name) else ():
+                if patch["id"] == patch_id and patch["verdict"] == "proved":
+                    row["measured"] = {m: patch[m]["measured"] for m in ("stock", "patched")}
+
+
+def _wrong_evidence(data: dict, results: dict) -> list[str]:
+    errors = []
+    for patch_id, row in data["patches"].items():
+        written = {n: o for o, names in row.get("evidence", {}).items() for n in names}
+        for name, result in results.items():
+            measured = _outcomes(result).get(patch_id)
+            if _about(patch_id, data, name) and measured != written.get(name):
+                errors.append(f"{name}: {patch_id} is {measured}, written is {written.get(name)}")
+    return errors
+
+
+def _save(data: dict) -> None:
+    text = yaml.safe_dump(data, sort_keys=False, width=100, default_flow_style=None)
+    FILE.write_text(HEADER + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from mlx_gemma4_patches import matrix
+
+TEXT = """
+schema: 1
+releases: {mlx-lm: [1.0.0, 1.1.0]}
+combinations: {}
+advice:
+- {when: {mlx-lm: ==1.0.0}, text: upgrade}
+patches:
+  mlx_lm.fault:
+    title: a fault
+    faulty:
+    - {mlx-lm: <1.1, mlx: ">=2"}
+    - {mlx-lm: ==1.1.0}
+    code:
+    - {releases: [1.0.0], targets: {"mlx_lm.a:f": abcd}}
+"""
+
+
+def test_a_condition_holds_when_all_parts_of_one_alternative_do():
+    row = matrix.parse(TEXT).rows["mlx_lm.fault"]
+    assert row.is_faulty({"mlx-lm": Version("1.0.0"), "mlx": Version("2.0")})
+    assert not row.is_faulty({"mlx-lm": Version("1.0.0"), "mlx": Version("1.0")})
+    assert not row.is_faulty({"mlx-lm": Version("1.0.0")})
+    assert not row.is_faulty({"mlx-lm": None, "mlx": Version("2")})
+    assert row.is_faulty({"mlx-lm": Version("1.1.0")})
+
+
+def test_dev_and_local_versions_are_no_measured_releases():
+    known = matrix.parse(TEXT)
+    assert known.release("mlx-lm", Version("1.0")) == "1.0.0"
+    assert known.release("mlx-lm", Version("1.0.0+local")) is None
+    assert known.release("mlx-lm", Version("1.1.0.dev1")) is None
+    assert known.release("mlx-lm", None) is None
+
+
+def test_advice_is_for_its_combination_only():
+    known = matrix.parse(TEXT)
+    assert known.advise({"mlx-lm": Version("1.0.0")}) == ["upgrade"]
+    assert known.advise({"mlx-lm": Version("1.1.0")}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 2}, "schema 2 is not 1"),
+        ({"releases": None}, "releases: expected a mapping"),
+        ({"releases": {"mlx-lm": ["x y"]}}, "releases.mlx-lm"),
+        ({"releases": {"mlx-lm": [1.5]}}, "expected text, found 1.5"),
+        ({"patches": []}, "patches: expected a mapping"),
+        ({"patches": {"no-host": {}}}, "an id is host.fault"),
+        ({"patches": {"a.b": {"title": "t", "faulty": [{"a": "~~1"}]}}}, "patches.a.b.faulty.a"),
+        ({"patches": {"a.b": {"title": "t", "faulty": [], "colour": 1}}}, "unknown keys colour"),
+        ({"patches": {"a.b": {"title": "t", "faulty": [], "opt_in": "no"}}}, "neither true nor"),
+        ({"patches": {"a.b": {"faulty": []}}}, "patches.a.b.title"),
+    ],
+)
+def test_a_breach_of_the_schema_is_named_with_its_place(change, words):
+    data = {**yaml.safe_load(TEXT), **change}
+    with pytest.raises(matrix.MatrixError, match="(?s)^the file: .*") as caught:
+        matrix.parse(yaml.safe_dump(data), "the file")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "a: b: c", "\x00", "!!python/object:os.system {}"])
+def test_what_is_no_plain_yaml_mapping_is_refused(text):
+    with pytest.raises(matrix.MatrixError):
+        matrix.parse(text)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_with_one_line(text):
+    try:
+        matrix.parse(text)
+    except matrix.MatrixError as error:
+        assert "\n" not in str(error)
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["title", "faulty", "code", "evidence", "releases", "targets", "a.b"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+
+
+@given(patches=_values, releases=_values, advice=_values)
+def test_any_structure_is_read_or_refused(patches, releases, advice):
+    data = {"schema": 1, "releases": releases, "combinations": {}, "patches": patches}
+    try:
+        matrix.parse(yaml.safe_dump({**data, "advice": advice}))
+    except matrix.MatrixError:
+        pass
+
+
+def test_the_shipped_file_follows_the_schema_and_names_only_what_it_measured():
+    known = matrix.load()
+    names = set(known.combinations)
+    for row in known.rows.values():
+        assert set().union(*row.evidence.values()) <= names, row.id
+        assert {r for code in row.code for r in code.releases} <= set(
+            known.releases[row.distribution]
+        )
