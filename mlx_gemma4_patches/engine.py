@@ -18,11 +18,12 @@ from typing import Any
 from packaging.version import Version
 
 from . import HOSTS, matrix, registry
-from .fingerprint import NoSource, fingerprint
 from .finder import Finder
+from .fingerprint import NoSource, fingerprint
 from .patch import Patch, State
 from .settings import PREFIX, Settings, log
 from .surgery import Surgery, current
+
 
 @dataclass
 class Record:
@@ -79,7 +80,7 @@ class Engine:
         self._check_ids(rows)
 
     def module_imported(self, module: ModuleType) -> None:
-        """Apply what waits for ``module``, whose body has just run (for the first time or again)."""
+        """Apply what waits for ``module``, whose body has just run (again, after a reload)."""
         for record in list(self.records.values()):
             if module.__name__ in record.modules:
                 self._settle(record, just_imported=module.__name__)

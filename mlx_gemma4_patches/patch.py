@@ -1,4 +1,4 @@
-"""What a patch is: one fault of one host, the code that removes it, and the probe that shows both."""
+"""What a patch is: the remedy of one fault of one host, and the probe that shows the fault."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import HOSTS, matrix, registry
+from .. import matrix, registry
 from ..patch import State
 from ..settings import Settings
 from . import probes

@@ -41,7 +41,9 @@ def run(hosts: list[str], ids: list[str], told: Told) -> dict[str, Any]:
         ``measured``, or ``not_applicable``, or ``error``.
     """
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = {mode: pool.submit(_children, mode, hosts, ids, told) for mode in ("stock", "patched")}
+        jobs = {
+            mode: pool.submit(_children, mode, hosts, ids, told) for mode in ("stock", "patched")
+        }
         return {mode: job.result() for mode, job in jobs.items()}
 
 

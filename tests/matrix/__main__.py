@@ -25,7 +25,7 @@ SUBJECTS = ("vllm-mlx", "mlx-vlm", "mlx-lm")  # a combination is about the first
 OUTCOMES = {"proved": "fixed", "not_needed": "fine", "not_applicable": "not_applicable"}
 HEADER = """\
 # Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
-# (code), measured and evidence by `nox -s matrix -- --write`. Keys: see mlx_gemma4_patches/matrix.py.
+# (code), measured and evidence by `nox -s matrix -- --write`; see mlx_gemma4_patches/matrix.py.
 """
 
 
@@ -103,9 +103,14 @@ def _fingerprints(combination: dict, python: Any) -> dict[str, dict[str, str]]:
 
 
 def _doctor(combination: dict, python: Any) -> dict[str, Any]:
+    opt_in = [row.id for row in matrix.load().rows.values() if row.opt_in]
+    environ = {
+        **environments.environ(combination),
+        "MLX_GEMMA4_PATCHES_ENABLE": ",".join(opt_in),  # these need evidence too
+    }
     done = subprocess.run(
         [python, "-m", "mlx_gemma4_patches", "doctor", "--json"],
-        **{"env": environments.environ(combination), "capture_output": True, "text": True},
+        **{"env": environ, "capture_output": True, "text": True},
     )
     try:
         return json.loads(done.stdout)
@@ -116,8 +121,7 @@ def _doctor(combination: dict, python: Any) -> dict[str, Any]:
 def _host_tests(combination: dict, python: Any) -> str | None:
     subject = _subject(combination).replace("-", "_")
     done = subprocess.run(
-        [python, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
-        + ["tests/hosts", "--subject", subject],
+        [python, "-m", "pytest", "-qx", "-pno:cacheprovider", "tests/hosts", "--subject", subject],
         cwd=environments.ROOT,
         env=environments.environ(combination),
         capture_output=True,
@@ -166,9 +170,8 @@ def _write_fingerprints(data: dict, chosen: dict, prints: dict) -> None:
 def _wrong_fingerprints(data: dict, chosen: dict, prints: dict) -> list[str]:
     errors = []
     for patch_id, by_release in _own_prints(data, chosen, prints).items():
-        code = {
-            r: part["targets"] for part in data["patches"][patch_id]["code"] for r in part["releases"]
-        }
+        parts = data["patches"][patch_id]["code"]
+        code = {release: part["targets"] for part in parts for release in part["releases"]}
         for release, targets in by_release.items():
             if code.get(release) != targets:
                 errors.append(f"{patch_id}: the fingerprints of {release} are others")
@@ -178,7 +181,7 @@ def _wrong_fingerprints(data: dict, chosen: dict, prints: dict) -> list[str]:
 def _wrong_outcomes(data: dict, name: str, result: dict) -> list[str]:
     errors = [f"{name}: {problem}" for problem in result["problems"]]
     for patch in result["patches"]:
-        if patch["verdict"] not in OUTCOMES and patch["verdict"] != "opt_in":
+        if patch["verdict"] not in OUTCOMES:
             seen = {mode: patch[mode] for mode in ("stock", "patched")}
             errors.append(f"{name}: {patch['id']} {patch['verdict']} ({patch['reason']}) {seen}")
     return errors

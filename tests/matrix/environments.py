@@ -21,11 +21,33 @@ BASES = {
     "new": ["mlx[cpu]", "transformers"],
 }
 # what the hosts need beside mlx and transformers; vllm-mlx without torch and gradio
-NEEDS = """
-    numpy sentencepiece protobuf pyyaml jinja2 datasets miniaudio tqdm requests llguidance fastapi
-    python-multipart starlette uvicorn websockets pillow opencv-python-headless psutil
-    prometheus-client mcp jsonschema lm-format-enforcer pytz httpx tabulate
-""".split()
+NEEDS = [
+    "numpy",
+    "sentencepiece",
+    "protobuf",
+    "pyyaml",
+    "jinja2",
+    "datasets",
+    "miniaudio",
+    "tqdm",
+    "requests",
+    "llguidance",
+    "fastapi",
+    "python-multipart",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "pillow",
+    "opencv-python-headless",
+    "psutil",
+    "prometheus-client",
+    "mcp",
+    "jsonschema",
+    "lm-format-enforcer",
+    "pytz",
+    "httpx",
+    "tabulate",
+]
 # these would bring hosts of their own along
 NEEDS_ALONE = ["mlx-embeddings", "mlx-audio"]
 

@@ -280,9 +280,7 @@ def test_a_third_partys_patch_without_a_row_is_reported(run):
 def test_disabled_and_opt_in(run):
     assert state(run(make_patch(), settings=Settings(disable=frozenset({ID})))) is State.DISABLED
     assert state(run(make_patch(), row={"opt_in": True})) is State.DISABLED
-    enabled = run(
-        make_patch(), row={"opt_in": True}, settings=Settings(enable=frozenset({ID}))
-    )
+    enabled = run(make_patch(), row={"opt_in": True}, settings=Settings(enable=frozenset({ID})))
     assert state(enabled) is State.APPLIED
 
 

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import yaml
 from hypothesis import given
@@ -63,7 +65,7 @@ def test_advice_is_for_its_combination_only():
 )
 def test_a_breach_of_the_schema_is_named_with_its_place(change, words):
     data = {**yaml.safe_load(TEXT), **change}
-    with pytest.raises(matrix.MatrixError, match="(?s)^the file: .*") as caught:
+    with pytest.raises(matrix.MatrixError, match=r"^the file: ") as caught:
         matrix.parse(yaml.safe_dump(data), "the file")
     assert words in str(caught.value)
 
@@ -85,11 +87,13 @@ def test_any_text_is_read_or_refused_with_one_line(text):
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 _values = st.recursive(
     _scalars,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["title", "faulty", "code", "evidence", "releases", "targets", "a.b"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["title", "faulty", "code", "evidence", "releases", "targets", "a.b"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
@@ -98,10 +102,8 @@ _values = st.recursive(
 @given(patches=_values, releases=_values, advice=_values)
 def test_any_structure_is_read_or_refused(patches, releases, advice):
     data = {"schema": 1, "releases": releases, "combinations": {}, "patches": patches}
-    try:
+    with contextlib.suppress(matrix.MatrixError):
         matrix.parse(yaml.safe_dump({**data, "advice": advice}))
-    except matrix.MatrixError:
-        pass
 
 
 def test_the_shipped_file_follows_the_schema_and_names_only_what_it_measured():

@@ -1,0 +1,210 @@
+"""What the patches cost and save: stock and patched in turn, in one run.
+
+Each figure is a median over rounds; the order within a round alternates. A ratio is the median of
+the rounds' ratios, so that a machine that slows down on the way does not show in it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from . import activate, engine
+
+# what the .pth or .start file does at start-up can be left out only where site is driven by hand
+_START_UP = """
+import site
+add = site.addpackage
+site.addpackage = lambda folder, name, *rest: (
+    None if {skip!r} and name.startswith({skip!r}) else add(folder, name, *rest)
+)
+site.main()
+"""
+_IMPORT = """
+import time, mlx_gemma4_patches
+mlx_gemma4_patches.activate()
+start = time.perf_counter()
+import mlx_lm.generate
+print(time.perf_counter() - start)
+"""
+_LOOKUPS = {"tiny": (65536, 256, 512), "e2b": (262144, 1536, 2048)}  # vocabulary, hidden, tokens
+_DECODED = {"tiny": 200, "e2b": 100}  # tokens a round
+
+
+def run(size: str) -> list[dict[str, Any]]:
+    """Measure everything that this installation has.
+
+    Args:
+        size: ``tiny`` runs on any CPU in about a minute; ``e2b`` needs a GPU with 30 GB.
+
+    Returns:
+        One row a figure: ``what``, ``stock``, ``patched``, ``ratio`` (patched : stock), ``unit``.
+    """
+    rows = start_up()
+    if importlib.util.find_spec("mlx_lm"):
+        rows.append(import_host())
+        rows += reverse_lookup(*_LOOKUPS[size])
+        rows.append(decode(size))
+    return rows
+
+
+def start_up(rounds: int = 40) -> list[dict[str, Any]]:
+    """Start of an interpreter that imports no host, in ms: activation left out and done."""
+
+    def seconds(skip: str, switch: str) -> float:
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-S", "-c", _START_UP.format(skip=skip)],
+            env={**os.environ, "MLX_GEMMA4_PATCHES": switch},
+            check=True,
+        )
+        return time.perf_counter() - start
+
+    def without() -> float:
+        return seconds("mlx_gemma4_patches_activate", "1")
+
+    return [
+        _compare("start-up, no host imported", "ms", without, lambda: seconds("", "1"), rounds),
+        _compare("start-up, switched off", "ms", without, lambda: seconds("", "0"), rounds),
+    ]
+
+
+def import_host(rounds: int = 7) -> dict[str, Any]:
+    """``import mlx_lm.generate`` in a fresh interpreter, in ms."""
+
+    def seconds(switch: str) -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", _IMPORT],
+            env={**os.environ, "MLX_GEMMA4_PATCHES": switch},
+            capture_output=True,
+            check=True,
+        )
+        return float(done.stdout)
+
+    return _compare(
+        "import mlx_lm.generate", "ms", lambda: seconds("0"), lambda: seconds("1"), rounds
+    )
+
+
+def reverse_lookup(
+    vocabulary: int, hidden: int, tokens: int, rounds: int = 5
+) -> list[dict[str, Any]]:
+    """Token ids from bfloat16 embeddings: the first lookup on a table, later ones, and memory."""
+    activate()
+    import mlx.core as mx
+    from mlx_lm.models.gemma4_text import Gemma4TextModel, ModelArgs
+
+    model = Gemma4TextModel(
+        ModelArgs(
+            hidden_size=hidden,
+            vocab_size=vocabulary,
+            vocab_size_per_layer_input=vocabulary,
+            hidden_size_per_layer_input=8,
+            num_hidden_layers=1,
+            num_kv_shared_layers=0,
+        )
+    )
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    ids = mx.random.randint(0, vocabulary, (1, tokens), key=mx.random.key(0))
+    embeddings = model.embed_tokens(ids)
+    mx.eval(embeddings)
+
+    def look_up(unit: str, is_first: bool) -> float:
+        if is_first:
+            model.embed_tokens.weight = mx.array(model.embed_tokens.weight)
+            mx.eval(model.embed_tokens.weight)
+        base = mx.get_active_memory()
+        mx.reset_peak_memory()
+        start = time.perf_counter()
+        mx.eval(model._get_per_layer_inputs(None, embeddings))
+        seconds = time.perf_counter() - start
+        return seconds if unit == "ms" else (mx.get_peak_memory() - base) / 1e6
+
+    table = f"{vocabulary} x {hidden}, {tokens} tokens"
+    figures = (
+        (f"first reverse lookup, {table}", "ms", True),
+        (f"reverse lookup, {table}", "ms", False),
+        ("memory of the first lookup", "MB", True),
+        ("memory of a lookup", "MB", False),
+    )
+    return [
+        _compare(what, unit, *_stock_and_patched(partial(look_up, unit, is_first)), rounds)
+        for what, unit, is_first in figures
+    ]
+
+
+def decode(size: str, rounds: int = 7) -> dict[str, Any]:
+    """Greedy decode of a random E2B model, in ms a token."""
+    activate()
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+    from mlx_lm.models import gemma4, gemma4_text
+
+    from .gemma4 import tiny
+
+    if size == "tiny":
+        model = gemma4.Model(gemma4.ModelArgs.from_dict(tiny.config("e2b")))
+    else:
+        model = gemma4_text.Model(gemma4_text.ModelArgs())  # the defaults are E2B's
+        model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    prompt = mx.array(tiny.prompt(32))
+    count = _DECODED[size]
+
+    def seconds() -> float:
+        steps = generate_step(prompt, model, max_tokens=count + 1)
+        next(steps)  # the prompt
+        start = time.perf_counter()
+        for _ in steps:
+            pass
+        return (time.perf_counter() - start) / count
+
+    return _compare(f"decode, {size}", "ms", *_stock_and_patched(seconds), rounds)
+
+
+def _stock_and_patched(measure: Callable[[], float]) -> tuple[Callable, Callable]:
+    def stock() -> float:
+        for patch_id in engine.ENGINE.records:
+            engine.ENGINE.undo(patch_id)
+        return measure()
+
+    def patched() -> float:
+        for patch_id in engine.ENGINE.records:
+            engine.ENGINE.apply(patch_id)
+        return measure()
+
+    return stock, patched
+
+
+def _compare(
+    what: str,
+    unit: str,
+    stock: Callable[[], float],
+    patched: Callable[[], float],
+    rounds: int,
+) -> dict[str, Any]:
+    """``stock`` and ``patched`` measure seconds for the unit ms, else what the unit says."""
+    stock(), patched()  # warm
+    pairs = []
+    for number in range(rounds):
+        if number % 2:
+            after = patched()
+            pairs.append((stock(), after))
+        else:
+            pairs.append((stock(), patched()))
+    factor = 1e3 if unit == "ms" else 1.0
+    return {
+        "what": what,
+        "stock": statistics.median(before for before, _ in pairs) * factor,
+        "patched": statistics.median(after for _, after in pairs) * factor,
+        "ratio": statistics.median(after / before for before, after in pairs),
+        "unit": unit,
+    }

@@ -1,0 +1,68 @@
+"""Development tasks: ``nox -s tests``, ``activation``, ``lint``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+nox.options.error_on_missing_interpreters = False  # nox names those it skips
+
+
+def _runs(python: str | None, version: str) -> bool:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python or "", "-c", code], capture_output=True, text=True)
+    except OSError:
+        return False
+    return done.stdout.strip() == version
+
+
+def _show_interpreters_to_nox() -> None:
+    """Put installed interpreters on PATH that are not, or only as a shim that refuses to run."""
+    pyenv = os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")
+    for version in PYTHONS:
+        if _runs(shutil.which(f"python{version}"), version):
+            continue
+        for python in glob.glob(f"{pyenv}/versions/{version}.*/bin/python{version}"):
+            if _runs(python, version):
+                os.environ["PATH"] = os.pathsep.join((str(Path(python).parent), os.environ["PATH"]))
+                break
+
+
+_show_interpreters_to_nox()
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, on the newest hosts."""
+    session.install("-e", ".[hosts,test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def activation(session: nox.Session) -> None:
+    """Activation, installed as users do, on every Python that is here."""
+    session.install("-e", ".", "hatchling", "pytest")
+    session.run("pytest", "tests/activation", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style."""
+    session.install("ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Every probe and host test on every release; ``-- --write`` records what is measured."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.matrix", *session.posargs)

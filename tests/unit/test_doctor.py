@@ -1,0 +1,135 @@
+"""The doctor on a host and patches of our own, found through the path like installed ones."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from mlx_gemma4_patches import __main__ as command_line
+from mlx_gemma4_patches.doctor import examination, probes
+from mlx_gemma4_patches.patch import State
+
+PATCHES = """
+import os
+from mlx_gemma4_patches.patch import Finding, NotApplicable, Patch
+
+def row():
+    return {"title": "t", "faulty": [{"mlx-lm": "==9.9"}]}
+
+def make(name, probe):
+    return Patch(f"mlx_lm.{name}", ("mlx_lm:f",), lambda surgery: None, probe, row())
+
+def raises():
+    raise RuntimeError("no luck")
+
+def does_not_apply():
+    raise NotApplicable("nothing here")
+
+fine = make("fine", lambda: Finding(False, "all is well"))
+dies = make("dies", lambda: os._exit(3))
+raising = make("raising", raises)
+elsewhere = make("elsewhere", does_not_apply)
+"""
+
+
+@pytest.fixture
+def fake_host(tmp_path, monkeypatch):
+    def distribution(name, version, entry_points=""):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        (folder / "entry_points.txt").write_text(textwrap.dedent(entry_points))
+
+    (tmp_path / "mlx_lm.py").write_text("def f(): pass\n")
+    (tmp_path / "their_patches.py").write_text(PATCHES)
+    names = ("dies", "elsewhere", "fine", "raising")
+    lines = [f"mlx_lm.{name} = their_patches:{name}" for name in names]
+    distribution("mlx_lm", "1.0")
+    distribution("theirs", "1.0", "\n".join(["[mlx_gemma4_patches.patches]", *lines]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return [f"mlx_lm.{name}" for name in names]
+
+
+def test_a_probe_that_kills_its_process_costs_only_itself(fake_host):
+    told = []
+    runs = probes.run(["mlx_lm"], fake_host, lambda *seen: told.append(seen))
+    for mode in ("stock", "patched"):
+        found = runs[mode]["probes"]
+        assert found["mlx_lm.fine"] == {"faulty": False, "measured": "all is well"}
+        assert found["mlx_lm.dies"] == {"error": "the process ended with 3: no message"}
+        assert found["mlx_lm.raising"] == {"error": "RuntimeError: no luck"}
+        assert found["mlx_lm.elsewhere"] == {"not_applicable": "nothing here"}
+        assert {patch_id for seen, patch_id in told if seen == mode} == set(fake_host)
+    assert runs["patched"]["status"]["hosts"] == {"mlx_lm": "1.0"}
+    assert runs["stock"]["status"]["active"] is False
+
+
+def test_a_host_that_cannot_be_imported_is_named(fake_host, tmp_path):
+    (tmp_path / "mlx_lm.py").write_text("import no_such_module_anywhere\n")
+    runs = probes.run(["mlx_lm"], [], lambda *seen: None)
+    assert "no_such_module_anywhere" in runs["patched"]["hosts"]["mlx_lm"]
+
+
+FAULTY, FIXED = {"faulty": True, "measured": ""}, {"faulty": False, "measured": ""}
+
+
+@pytest.mark.parametrize(
+    ("state", "stock", "patched", "verdict"),
+    [
+        (State.APPLIED, FAULTY, FIXED, "proved"),
+        (State.UNVERIFIED, FAULTY, FIXED, "proved"),
+        (State.NOT_NEEDED, FIXED, FIXED, "not_needed"),
+        (State.NOT_NEEDED, FAULTY, FAULTY, "fault_left"),
+        (State.DISABLED, FAULTY, FAULTY, "fault_left"),
+        (State.FINGERPRINT_MISMATCH, FIXED, FIXED, "not_needed"),
+        (State.APPLIED, FAULTY, FAULTY, "not_removed"),
+        (State.APPLIED, FIXED, FIXED, "not_shown"),
+        (State.APPLIED, {"error": "x"}, FIXED, "error"),
+        (State.NOT_NEEDED, {"not_applicable": "x"}, {"not_applicable": "x"}, "not_applicable"),
+        (State.FAILED, None, None, "error"),
+    ],
+)
+def test_the_verdict_follows_from_state_and_probes(state, stock, patched, verdict):
+    assert examination._verdict(state, stock, patched, False, True) == verdict
+
+
+def test_an_opt_in_patch_that_is_off_leaves_the_installation_healthy():
+    assert examination._verdict(State.DISABLED, FAULTY, FAULTY, True, True) == "opt_in"
+    assert "opt_in" not in examination.UNHEALTHY
+
+
+@pytest.mark.parametrize("arguments", [[], ["doctr"], ["doctor", "--jsn"], ["explain"]])
+def test_wrong_usage_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(arguments)
+    assert caught.value.code == 2
+
+
+def test_explain_refuses_an_unknown_id_with_the_next_step(capsys):
+    assert command_line.main(["explain", "mlx_lm.nothing"]) == 2
+    assert "list" in capsys.readouterr().err
+
+
+def test_without_a_host_the_doctor_says_what_to_install(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HOSTS, "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert "install mlx-lm" in found["problems"][0]
+
+
+WITHOUT_HOSTS = """
+import sys
+from mlx_gemma4_patches.doctor import examination
+examination._is_installed = lambda host: False
+from mlx_gemma4_patches.__main__ import main
+sys.exit(main())
+"""
