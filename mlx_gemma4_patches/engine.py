@@ -38,7 +38,7 @@ class Record:
     fine: tuple[matrix.Code, ...] = ()  # code known to be without the fault
     release_known: bool = False
     surgery: Surgery | None = None
-    busy: bool = field(default=False, repr=False)
+    calls: int = field(default=0, repr=False)  # of _settle, under way or waiting for it
 
     @property
     def modules(self) -> frozenset[str]:
@@ -56,6 +56,7 @@ class Engine:
         self.problems: list[str] = []
         self.finder = Finder(HOSTS, self.host_seen, self.module_imported)
         self._lock = threading.Lock()
+        self._ran: set[str] = set()  # modules the finder reported; the import system is slower
         self._set_up_logging()
 
     # what the finder calls
@@ -72,18 +73,21 @@ class Engine:
         except matrix.MatrixError as error:
             self._problem(f"no patch is applied: {error}")
             return
-        for entry_point in registry.registered(host, self._problem):
-            record = self._select(entry_point, rows)
+        seen = [self._select(point, rows) for point in registry.registered(host, self._problem)]
+        for record in seen:
             self.records[record.id] = record
             log.debug("%s: %s, %s", record.id, record.state.value, record.reason)
             self.finder.watch(record.modules)
         self._check_ids(rows)
+        for record in seen:  # what it waits for may be another host, imported already
+            self._settle(record)
 
     def module_imported(self, module: ModuleType) -> None:
         """Apply what waits for ``module``, whose body has just run (again, after a reload)."""
+        self._ran.add(module.__name__)
         for record in list(self.records.values()):
             if module.__name__ in record.modules:
-                self._settle(record, just_imported=module.__name__)
+                self._settle(record, reloaded=True)
 
     def catch_up(self) -> None:
         """Serve the hosts and modules that were imported before us."""
@@ -126,6 +130,10 @@ class Engine:
     def _select(self, entry_point: registry.EntryPoint, known: matrix.Matrix) -> Record:
         record = Record(entry_point.name, "", State.NOT_NEEDED, "")
         row = known.rows.get(record.id)
+        if record.id in self.settings.disable:
+            record.state, record.reason = State.DISABLED, f"named in {PREFIX}_DISABLE"
+            record.title = row.title if row else ""
+            return record
         try:
             if row is None:
                 record.patch = registry.load(entry_point)
@@ -143,9 +151,7 @@ class Engine:
         distribution = row.distribution
         version = self.versions.get(distribution)
         release = known.release(distribution, version)
-        if row.id in self.settings.disable:
-            record.state, record.reason = State.DISABLED, f"named in {PREFIX}_DISABLE"
-        elif row.opt_in and row.id not in self.settings.enable:
+        if row.opt_in and row.id not in self.settings.enable:
             record.state = State.DISABLED
             record.reason = f"opt-in: {PREFIX}_ENABLE={row.id} applies it"
         elif release is not None:
@@ -175,25 +181,32 @@ class Engine:
 
     # verification and application
 
-    def _settle(self, record: Record, just_imported: str | None = None) -> None:
+    def _settle(self, record: Record, reloaded: bool = False) -> None:
         with self._lock:
-            if record.busy:
+            record.calls += 1
+            if record.calls > 1:  # whoever is at it goes round again
                 return
-            record.busy = True
         try:
-            if record.surgery is not None and just_imported and not record.surgery.is_intact():
-                record.surgery.undo()  # the module was reloaded: its classes are new
-                record.surgery = None
-                record.state = State.PENDING
-            if record.state is State.PENDING:
-                self._verify_and_apply(record, just_imported)
-        finally:
-            record.busy = False
+            while True:
+                seen = record.calls
+                if reloaded and record.surgery is not None and not record.surgery.is_intact():
+                    record.surgery.undo()  # the module has run again: its classes are new
+                    record.surgery = None
+                    record.state = State.PENDING
+                if record.state is State.PENDING:
+                    self._verify_and_apply(record)
+                with self._lock:
+                    if record.calls == seen:
+                        record.calls = 0
+                        return
+        except BaseException:
+            record.calls = 0
+            raise
 
-    def _verify_and_apply(self, record: Record, just_imported: str | None) -> None:
+    def _verify_and_apply(self, record: Record) -> None:
         mismatches = []
         for code in record.candidates + record.fine:
-            if not all(_is_imported(name, just_imported) for name in code.modules):
+            if not all(map(self._is_imported, code.modules)):
                 continue
             try:
                 mismatch = _mismatch(code)
@@ -215,6 +228,12 @@ class Engine:
                 return
         if len(mismatches) == len(record.candidates + record.fine):
             self._refuse(record, mismatches[0])
+
+    def _is_imported(self, name: str) -> bool:
+        module = sys.modules.get(name)
+        if module is None:
+            return False
+        return name in self._ran or not getattr(module.__spec__, "_initializing", False)
 
     def _refuse(self, record: Record, mismatch: str) -> None:
         record.state = State.FINGERPRINT_MISMATCH
@@ -313,13 +332,6 @@ def _mismatch(code: matrix.Code) -> str | None:
         foreign = module and module.partition(".")[0] != target.partition(".")[0]
         return f"{target} (wrapped by {module})" if foreign else target
     return None
-
-
-def _is_imported(name: str, just_imported: str | None) -> bool:
-    module = sys.modules.get(name)
-    if module is None:
-        return False
-    return name == just_imported or not getattr(module.__spec__, "_initializing", False)
 
 
 def _why_fine(row: matrix.Row, versions: matrix.Versions) -> str:

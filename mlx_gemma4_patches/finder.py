@@ -32,7 +32,7 @@ class Finder:
 
     Args:
         roots: top-level packages to watch.
-        before_root: called with a root's name before the root's body runs, until it succeeds once.
+        before_root: called with a root's name before the root is imported, until it succeeds once.
         on_import: called with a watched module after its body has run, after a reload too.
 
     An error of either is logged as one warning and never reaches the host, unless
@@ -49,7 +49,7 @@ class Finder:
         self._unseen = set(roots)
         self._before_root = before_root
         self._on_import = on_import
-        self._asking = threading.local()
+        self._thread = threading.local()
 
     def watch(self, names: Iterable[str]) -> None:
         """Also report modules of these names."""
@@ -60,7 +60,7 @@ class Finder:
     ) -> importlib.machinery.ModuleSpec | None:
         if name not in self._watched:
             return None
-        asked = self._asking.__dict__.setdefault("names", set())
+        asked = self._of_this_thread("asked")
         if name in asked:  # a finder behind us asks the whole path in its turn
             return None
         asked.add(name)
@@ -72,6 +72,9 @@ class Finder:
         if spec is not None and hasattr(spec.loader, "exec_module"):
             spec.loader = PatchingLoader(spec.loader, self)
         return spec
+
+    def _of_this_thread(self, kind: str) -> set[str]:
+        return self._thread.__dict__.setdefault(kind, set())
 
     def _find_behind_us(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None
@@ -88,9 +91,18 @@ class Finder:
         return None
 
     def before(self, name: str) -> None:
-        """The body of the module ``name`` is about to run."""
-        if name in self._unseen and self._tell(self._before_root, name, name):
-            self._unseen.discard(name)
+        """The module ``name`` is about to be made."""
+        if name not in self._unseen:
+            return
+        announced = self._of_this_thread("announced")
+        if name in announced:  # its body would run twice
+            raise ImportError(f"{name} is imported by a patch that {name} waits for", name=name)
+        announced.add(name)
+        try:
+            if self._tell(self._before_root, name, name):
+                self._unseen.discard(name)
+        finally:
+            announced.discard(name)
 
     def after(self, name: str, module: ModuleType) -> None:
         """The body of the module ``name`` has run."""
@@ -130,13 +142,18 @@ class PatchingLoader:
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._loader.__reduce_ex__(protocol)
 
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        # not in exec_module: as soon as a package is in sys.modules, other threads may import
+        # submodules of it, and those must be watched by then
+        self._finder.before(spec.name)
+        return self._loader.create_module(spec)
+
     def exec_module(self, module: ModuleType) -> None:
         spec = module.__spec__
         if spec.loader is self:
             spec.loader = self._loader
         if getattr(module, "__loader__", None) is self:
             module.__loader__ = self._loader
-        self._finder.before(spec.name)
         self._loader.exec_module(module)
         # a body may put something else into sys.modules, which is what importers get
         self._finder.after(spec.name, sys.modules.get(spec.name, module))

@@ -1,6 +1,7 @@
 """The engine on a small host of our own, written to a folder and really imported."""
 
 import importlib
+import linecache
 import sys
 import textwrap
 
@@ -98,9 +99,9 @@ def run(host, monkeypatch):
         monkeypatch.setattr(registry, "installed_versions", lambda: versions)
         monkeypatch.setattr(registry, "registered", lambda *_: points)
         started = engine.Engine(settings or Settings())
+        if not imported:
+            del sys.modules["mlx_lm.core"]
         started.host_seen("mlx_lm")
-        if imported:
-            started.module_imported(sys.modules["mlx_lm.core"])
         return started
 
     return start
@@ -201,11 +202,10 @@ def test_a_missing_target_and_a_foreign_wrapper_are_named(run, monkeypatch):
 
 
 def test_without_source_the_version_alone_decides(run, host):
-    importlib.import_module("mlx_lm.core")
     started = run(make_patch(), imported=False)
-    (host / "core.py").write_text("")
+    core()
     (host / "core.py").unlink()
-    sys.modules["linecache"].clearcache()
+    linecache.clearcache()
     started.module_imported(core())
     assert state(started) is State.UNVERIFIED
     assert core().double(3) == 6
@@ -213,8 +213,9 @@ def test_without_source_the_version_alone_decides(run, host):
 
 def test_an_unknown_version_without_source_is_left_alone(run, host):
     started = run(make_patch(), version=None, imported=False)
+    core()
     (host / "core.py").unlink()
-    sys.modules["linecache"].clearcache()
+    linecache.clearcache()
     started.module_imported(core())
     assert state(started) is State.WRONG_VERSION
 
@@ -275,6 +276,19 @@ def test_a_third_partys_patch_brings_its_own_row(run):
 def test_a_third_partys_patch_without_a_row_is_reported(run):
     started = run(make_patch(id="mlx_lm.theirs"))
     assert started.records["mlx_lm.theirs"].state is State.FAILED
+
+
+def test_a_second_module_that_ran_meanwhile_is_not_missed(run):
+    started = run(make_patch(), imported=False)
+
+    record = started.records[ID]
+    record.calls = 1
+    started.module_imported(core())
+    assert record.state is State.PENDING
+    assert record.calls == 2  # whoever is at it will see that it has to go round again
+    record.calls = 0
+    started.module_imported(core())
+    assert record.state is State.APPLIED
 
 
 def test_disabled_and_opt_in(run):

@@ -1,0 +1,28 @@
+"""mlx-vlm's own Gemma 4 with the tiny weights, for probes and tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...gemma4 import tiny
+
+
+def model(shape: str) -> Any:
+    """The host's ``gemma4.Model`` of one shape of ``gemma4.tiny.SHAPES``, float32, no files.
+
+    Raises ValueError when the release's parameters are not those of a Hugging Face checkpoint.
+    """
+    from mlx_vlm.models import gemma4
+
+    settings = tiny.config(shape)
+    config = gemma4.ModelConfig.from_dict(settings)
+    config.text_config = gemma4.TextConfig.from_dict(settings["text_config"])
+    config.vision_config = gemma4.VisionConfig.from_dict(settings["vision_config"])
+    made = gemma4.Model(config)
+    # Releases differ on k/v of the KV-shared layers: give this one what it has.
+    shared_kv = "k_proj" in made.language_model.model.layers[-1].self_attn
+    weights = tiny.weights(shape, shared_kv=shared_kv)
+    for part in (made, made.vision_tower, made.language_model):
+        weights = part.sanitize(weights)
+    made.load_weights(list(weights.items()))
+    return made.eval()
