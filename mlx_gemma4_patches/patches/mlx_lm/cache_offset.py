@@ -38,14 +38,15 @@ def apply(surgery: Surgery) -> None:
 
 PATCH = Patch(
     id="mlx_lm.cache_offset",
-    targets=tuple(
-        f"{_CACHES}:{name}.{method}"
-        for name in _CLASSES
-        for method in ("update_and_fetch", "prepare", "finalize", "trim")
-    )
-    + tuple(
-        f"{_CACHES}:BatchRotatingKVCache.{method}"
-        for method in ("_update_concat", "_update_in_place")
+    # what other patches wrap is left out: they would hide each other's source
+    targets=(
+        f"{_CACHES}:BatchKVCache.update_and_fetch",
+        f"{_CACHES}:BatchKVCache.finalize",
+        f"{_CACHES}:BatchKVCache.trim",
+        f"{_CACHES}:BatchRotatingKVCache._update_concat",
+        f"{_CACHES}:BatchRotatingKVCache._update_in_place",
+        f"{_CACHES}:BatchRotatingKVCache.prepare",
+        f"{_CACHES}:BatchRotatingKVCache.finalize",
     ),
     apply=apply,
     probe=probe,

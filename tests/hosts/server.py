@@ -1,0 +1,123 @@
+"""A host's real server in a process of its own, with the patches on.
+
+As a program, ``python -m tests.hosts.server HOST MODEL ARGUMENTS...`` is that server. It takes the
+likeliest token whatever a request asks for: some releases ignore ``temperature``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+import mlx_gemma4_patches
+
+_SERVERS = {
+    "mlx_lm": ("mlx_lm.server", ["--model"]),
+    "mlx_vlm": ("mlx_vlm.server", ["--model"]),
+    "vllm_mlx": ("vllm_mlx.cli", ["serve"]),
+}
+_ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 90  # seconds for a server to start, and for an answer
+
+
+@contextlib.contextmanager
+def serve(
+    host: str, model: Path, *arguments: str, program: str = __name__
+) -> Iterator[Callable[[str, dict[str, Any]], dict[str, Any]]]:
+    """Run the server of ``host`` with the model of a folder until the end of the block.
+
+    Yields ``post(path, body)``: the JSON answer to a POST of JSON; any number of threads may call
+    it. Its log is in ``model / "server.log"`` and part of every error.
+
+    Raises:
+        AssertionError: the server ends early or does not listen in time; from ``post``: the
+            status is not 200, or there is no answer in time.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = model / "server.log"
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", program, host, str(model), *address, *arguments],
+            cwd=_ROOT,
+            # Servers keep caches between runs in the home folder.
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(model)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = response.read().decode()
+        except OSError as error:
+            raise AssertionError(f"{error}\n{_end_of(log)}") from error
+        finally:
+            connection.close()
+        assert response.status == 200, f"{response.status} {answer}\n{_end_of(log)}"
+        return json.loads(answer)
+
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while not _listens(port):
+            assert process.poll() is None and time.monotonic() < deadline, _end_of(log)
+            time.sleep(0.1)
+        yield post
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run(host: str, model: str, *arguments: str) -> None:
+    """Be the server of ``host``; does not return before it is told to end."""
+    mlx_gemma4_patches.activate()
+    if not mx.metal.is_available():
+        mx.fast.metal_kernel = lambda *args, **kwargs: None  # hosts make some that only Metal runs
+    module, before_model = _SERVERS[host]
+    sys.argv = [module, *before_model, model, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-4000:]
+
+
+def _sample_greedily() -> None:
+    from mlx_lm import sample_utils
+
+    sample_utils.make_sampler = lambda *args, **kwargs: lambda logprobs: mx.argmax(logprobs, -1)
+
+
+if __name__ == "__main__":
+    mlx_gemma4_patches.activate()
+    _sample_greedily()
+    run(*sys.argv[1:])
