@@ -1,0 +1,101 @@
+"""Batch KV caches that come back from their state as they were.
+
+``from_state`` makes a cache without ``__init__``, so what neither ``state`` nor ``meta_state``
+carries is missing afterwards; ``meta_state`` is text, and ``bool("False")`` is true; and ``state``
+of a cache that has seen no token looks for the shape of keys that are not there.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import mlx.core as mx
+
+from ..patch import Finding
+from ..surgery import Surgery
+
+
+def targets(module: str) -> tuple[str, ...]:
+    return (
+        f"{module}:BatchKVCache.__init__",
+        f"{module}:BatchKVCache.state",
+        f"{module}:BatchRotatingKVCache.__init__",
+        f"{module}:BatchRotatingKVCache.state",
+        f"{module}:BatchRotatingKVCache.meta_state",
+    )
+
+
+def apply(surgery: Surgery, module: str) -> None:
+    """Repair both batch caches of ``module``."""
+    # read where __init__ has not put an instance's own
+    surgery.add(f"{module}:BatchKVCache._right_padding", None)
+    surgery.add(f"{module}:BatchRotatingKVCache._lengths", None)
+    meta_state = f"{module}:BatchRotatingKVCache.meta_state"
+    if meta_state in surgery.targets:  # without it, state carries everything and as it is
+        surgery.wrap_property(meta_state, fset=_set_meta_state)
+        surgery.wrap_property(f"{module}:BatchKVCache.state", _get_state, _set_state)
+        surgery.wrap_property(f"{module}:BatchRotatingKVCache.state", _get_state)
+
+
+def _get_state(original):
+    def state(cache):
+        if cache.keys is None:
+            return None, None, cache.offset, cache.left_padding
+        return original(cache)
+
+    return state
+
+
+def _set_state(original):
+    def state(cache, value):
+        if value[0] is None:
+            cache.keys, cache.values, cache.offset, cache.left_padding = value
+            cache._idx = 0
+        else:
+            original(cache, value)
+
+    return state
+
+
+def _set_meta_state(original):
+    def meta_state(cache, value):
+        original(cache, value)
+        cache.rotated = str(value[3]) == "True"
+
+    return meta_state
+
+
+def probe(caches: ModuleType) -> Finding:
+    """Whether a batch that came back from its state still decodes as the one that stayed."""
+    for make in (
+        lambda: caches.BatchKVCache([1, 0]),
+        lambda: caches.BatchRotatingKVCache(4, [1, 0]),
+    ):
+        for length in (0, 3):
+            stayed = make()
+            name = f"{type(stayed).__name__} of {length} tokens"
+            if length:
+                stayed.update_and_fetch(*_tokens(0, length))
+            try:
+                back = _round_trip(stayed)
+                if getattr(back, "rotated", False):
+                    return Finding(True, f"{name} comes back with rotated set")
+                seen = [cache.update_and_fetch(*_tokens(length, 1))[0] for cache in (stayed, back)]
+                back.finalize()
+            except AttributeError as error:
+                return Finding(True, f"{name}: {error}")
+            if not mx.array_equal(*seen):
+                return Finding(True, f"{name} decodes other keys after it came back")
+    return Finding(False, "batches come back from their state as they were")
+
+
+def _tokens(start: int, count: int) -> tuple[mx.array, mx.array]:
+    keys = mx.broadcast_to(mx.arange(start, start + count)[:, None] + 1.0, (2, 1, count, 4))
+    return keys, -keys
+
+
+def _round_trip(cache):
+    """As ``save_prompt_cache`` and ``load_prompt_cache`` do, without the file."""
+    if hasattr(cache, "meta_state"):
+        return type(cache).from_state(cache.state, cache.meta_state)
+    return type(cache).from_state(cache.state)

@@ -1,0 +1,58 @@
+"""Batched decode of unequal prompts equals the same prompts alone, past the window too."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from tests.hosts.batches import Batch, CacheContract
+from tests.hosts.contract import patched, record, stock
+from tests.hosts.parity import TOLERANCE
+
+
+class TestCacheOffset(CacheContract):
+    id = "mlx_lm.cache_offset"
+
+    def test_prompts_padded_to_one_batch_decode_as_alone(self, subject) -> None:
+        with patched(self.id):
+            batch = Batch.left_padded(subject)
+            batch.decode()
+        assert batch.worst < TOLERANCE
+
+    def test_prompts_merged_to_one_batch_decode_as_alone(self, subject) -> None:
+        with patched(self.id):
+            batch = Batch.merged(subject)
+            batch.decode()
+        assert batch.worst < TOLERANCE
+
+    def test_a_captured_offset_stays_whatever_is_done_to_the_cache(self) -> None:
+        three, one = mx.zeros((2, 1, 3, 4)), mx.zeros((2, 1, 1, 4))
+        changes = [
+            ("prepare", (), {"left_padding": [1, 0]}),
+            ("update_and_fetch", (three, three), {}),
+            ("prepare", (), {"lengths": [3, 1], "right_padding": [0, 2]}),
+            ("update_and_fetch", (three, three), {}),
+            ("finalize", (), {}),
+            ("update_and_fetch", (one, one), {}),
+            ("trim", (1,), {}),
+        ]
+        for layer in self.both([2, 0]):
+            for method, arguments, options in changes:
+                captured = layer.offset
+                before = captured.tolist()
+                getattr(layer, method)(*arguments, **options)
+                assert captured.tolist() == before
+            assert layer.offset.tolist() == [3, 4]
+
+    def test_caches_made_before_the_patch_and_after_it_go_on(self) -> None:
+        if not record(self.id).state.is_on:
+            return
+        keys = mx.zeros((2, 1, 1, 4))
+        with stock(self.id):
+            made_before = self.both([1, 0])
+        made_after = self.both([1, 0])
+        for layer in made_before + made_after:
+            layer.update_and_fetch(keys, keys)
+        with stock(self.id):
+            for layer in made_before + made_after:
+                layer.update_and_fetch(keys, keys)
+                assert layer.offset.tolist() == [1, 2]
