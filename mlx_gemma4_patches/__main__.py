@@ -156,8 +156,12 @@ def _print_explanation(described: dict[str, Any]) -> None:
 def _bench(options: argparse.Namespace) -> int:
     from . import bench
 
-    with ERR.status("measuring, stock and patched in turn"):
-        rows = bench.run(options.size)
+    try:
+        with ERR.status("measuring, stock and patched in turn"):
+            rows = bench.run(options.size)
+    except (ImportError, RuntimeError) as error:
+        ERR.print(Text(f"error: {error}"))
+        return 1
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -167,8 +171,8 @@ def _bench(options: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(
             row["what"],
-            f"{row['stock']:.3g} {row['unit']}",
-            f"{row['patched']:.3g} {row['unit']}",
+            f"{row['stock']:,.2f} {row['unit']}",
+            f"{row['patched']:,.2f} {row['unit']}",
             f"{row['ratio']:.3f}",
         )
     OUT.print(table)

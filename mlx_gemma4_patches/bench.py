@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import activate, engine
+from . import activate, engine, status
 
 # driven by hand, site can be made to leave out our .pth or .start file
 _START_UP = """
@@ -45,6 +45,9 @@ def run(size: str) -> list[dict[str, Any]]:
 
     Returns:
         One row a figure: ``what``, ``stock``, ``patched``, ``ratio`` (patched : stock), ``unit``.
+
+    Raises:
+        RuntimeError: mlx-lm is installed, but the patches are switched off or failed to start.
     """
     rows = start_up()
     if importlib.util.find_spec("mlx_lm"):
@@ -93,7 +96,7 @@ def import_host(rounds: int = 7) -> dict[str, Any]:
 
 
 def reverse_lookup(
-    vocabulary: int, hidden: int, tokens: int, rounds: int = 5
+    vocabulary: int, hidden: int, tokens: int, rounds: int = 3
 ) -> list[dict[str, Any]]:
     """Token ids from bfloat16 embeddings: the first lookup on a table, later ones, and memory."""
     activate()
@@ -129,14 +132,14 @@ def reverse_lookup(
 
     table = f"{vocabulary} x {hidden}, {tokens} tokens"
     figures = (
-        (f"first reverse lookup, {table}", "ms", True),
-        (f"reverse lookup, {table}", "ms", False),
-        ("memory of the first lookup", "MB", True),
-        ("memory of a lookup", "MB", False),
+        (f"first reverse lookup, {table}", "ms", True, rounds),
+        (f"reverse lookup, {table}", "ms", False, rounds),
+        ("memory of the first lookup, over the model", "MB", True, 1),
+        ("memory of a lookup, over the model", "MB", False, 1),
     )
     return [
-        _compare(what, unit, *_stock_and_patched(partial(look_up, unit, is_first)), rounds)
-        for what, unit, is_first in figures
+        _compare(what, unit, *_stock_and_patched(partial(look_up, unit, is_first)), count)
+        for what, unit, is_first, count in figures
     ]
 
 
@@ -170,6 +173,9 @@ def decode(size: str, tokens: int = 32, rounds: int = 31) -> dict[str, Any]:
 
 
 def _stock_and_patched(measure: Callable[[], float]) -> tuple[Callable, Callable]:
+    if engine.ENGINE is None:
+        raise RuntimeError(f"there is nothing to compare: {status()['activation']}")
+
     def stock() -> float:
         for patch_id in engine.ENGINE.records:
             engine.ENGINE.undo(patch_id)

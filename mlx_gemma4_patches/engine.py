@@ -54,6 +54,7 @@ class Engine:
         self.versions: dict[str, Version | None] = {}
         self.hosts: list[str] = []
         self.problems: list[str] = []
+        self._applied: list[Record] = []  # in order: later wrappers lie on earlier ones
         self.finder = Finder(HOSTS, self.host_seen, self.module_imported)
         self._lock = threading.Lock()
         self._ran: set[str] = set()  # modules the finder reported; the import system is slower
@@ -108,11 +109,22 @@ class Engine:
     def undo(self, patch_id: str) -> None:
         """Take a patch back until ``apply``."""
         record = self.records[patch_id]
-        if record.surgery is not None:
-            left = record.surgery.undo()
-            record.surgery = None
-            record.state = State.OVERWRITTEN if left else State.DISABLED
-            record.reason = f"{', '.join(left)} is no longer ours" if left else "undone"
+        if record.surgery is None:
+            return
+        above = self._applied[self._applied.index(record) + 1 :]
+        shared = [r for r in above if set(r.surgery.touched()) & set(record.surgery.touched())]
+        for other in reversed(shared):  # their wrappers lie on ours
+            self._take_back(other)
+        self._take_back(record)
+        for other in shared:
+            self.apply(other.id)
+
+    def _take_back(self, record: Record) -> None:
+        left = record.surgery.undo()
+        self._applied.remove(record)
+        record.surgery = None
+        record.state = State.OVERWRITTEN if left else State.DISABLED
+        record.reason = f"{', '.join(left)} is no longer ours" if left else "undone"
 
     def status(self) -> dict[str, Any]:
         """Everything known, ready for JSON."""
@@ -190,8 +202,7 @@ class Engine:
             while True:
                 seen = record.calls
                 if reloaded and record.surgery is not None and not record.surgery.is_intact():
-                    record.surgery.undo()  # the module has run again: its classes are new
-                    record.surgery = None
+                    self._take_back(record)  # the module has run again: its classes are new
                     record.state = State.PENDING
                 if record.state is State.PENDING:
                     self._verify_and_apply(record)
@@ -258,6 +269,7 @@ class Engine:
             self._fail(record, "could not be applied", error)
             return
         record.surgery, record.state, record.reason = surgery, state, reason
+        self._applied.append(record)
         log.info("%s applied: %s", record.id, record.title)
 
     def _fail(self, record: Record, what: str, error: Exception) -> None:

@@ -12,7 +12,7 @@ import inspect
 import textwrap
 from typing import Any
 
-from .surgery import current
+from .surgery import current, functions, layers
 
 
 class NoSource(Exception):
@@ -26,18 +26,9 @@ def fingerprint(target: str) -> str:
         ImportError, AttributeError: the target does not exist.
         NoSource: there is no source text for it.
     """
-    text = "\n".join(_sources(current(target), target))
+    parts = [part for part in functions(current(target)) if part is not None]
+    text = "\n".join(_source(list(layers(part))[-1], target) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sources(value: Any, target: str) -> list[str]:
-    if isinstance(value, property):
-        parts = [value.fget, value.fset]
-    elif isinstance(value, (classmethod, staticmethod)):
-        parts = [value.__func__]
-    else:
-        parts = [value]
-    return [_source(part, target) for part in parts if part is not None]
 
 
 def _source(value: Any, target: str) -> str:

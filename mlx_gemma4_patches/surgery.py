@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from . import HOSTS
 from .patch import module_of
 
 _ABSENT = object()
+_UNDER = "__mlx_gemma4_patches_under__"  # what one of our wrappers was made for
 
 
 class _Change(NamedTuple):
@@ -48,6 +49,32 @@ def current(target: str) -> Any:
         if name in vars(base):
             return vars(base)[name]
     raise AttributeError(f"{target} does not exist")
+
+
+def layers(function: Any) -> Iterator[Any]:
+    """``function`` and, under our own wrappers, what each was made for; several may stack."""
+    while function is not None:
+        yield function
+        function = getattr(function, _UNDER, None)
+
+
+def functions(value: Any) -> list[Any]:
+    """The functions in a class attribute: a property has several, most attributes are their own."""
+    if isinstance(value, property):
+        return [value.fget, value.fset]
+    if isinstance(value, (classmethod, staticmethod)):
+        return [value.__func__]
+    return [value]
+
+
+def _stands(after: Any, value: Any) -> bool:
+    """Whether ``value`` is ``after``, or wrappers of ours around it."""
+    if type(value) is not type(after):
+        return False
+    return all(
+        one is None or any(layer is one for layer in layers(other))
+        for one, other in zip(functions(after), functions(value), strict=True)
+    )
 
 
 class Surgery:
@@ -123,7 +150,7 @@ class Surgery:
             if change.target is None:
                 continue
             owner, name = locate(change.target)
-            if vars(owner).get(name, _ABSENT) is not change.after:
+            if owner is not change.owner or not _stands(change.after, vars(owner).get(name)):
                 return False
         return True
 
@@ -149,7 +176,9 @@ class Surgery:
         return left
 
     def _made(self, make: Callable[[Callable], Callable], original: Callable) -> Callable:
-        return functools.update_wrapper(make(original), original)
+        made = functools.update_wrapper(make(original), original)
+        setattr(made, _UNDER, original)
+        return made
 
     def _set(self, target: str | None, owner: Any, name: str, value: Any) -> None:
         before = vars(owner).get(name, _ABSENT)

@@ -7,6 +7,7 @@ of a cache that has seen no token looks for the shape of keys that are not there
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 
 import mlx.core as mx
@@ -25,22 +26,28 @@ def targets(module: str) -> tuple[str, ...]:
     )
 
 
-def apply(surgery: Surgery, module: str) -> None:
-    """Repair both batch caches of ``module``."""
+def apply(surgery: Surgery, module: str, nothing: tuple[()] | None) -> None:
+    """Repair both batch caches of ``module``.
+
+    Args:
+        nothing: what stands in a state for the keys of a cache that has seen no token.
+    """
     # read where __init__ has not put an instance's own
     surgery.add(f"{module}:BatchKVCache._right_padding", None)
     surgery.add(f"{module}:BatchRotatingKVCache._lengths", None)
     meta_state = f"{module}:BatchRotatingKVCache.meta_state"
     if meta_state in surgery.targets:  # without it, state carries everything and as it is
         surgery.wrap_property(meta_state, fset=_set_meta_state)
-        surgery.wrap_property(f"{module}:BatchKVCache.state", _get_state, _set_state)
-        surgery.wrap_property(f"{module}:BatchRotatingKVCache.state", _get_state)
+        for name in ("BatchKVCache", "BatchRotatingKVCache"):
+            surgery.wrap_property(
+                f"{module}:{name}.state", functools.partial(_get_state, nothing), _set_state
+            )
 
 
-def _get_state(original):
+def _get_state(nothing, original):
     def state(cache):
         if cache.keys is None:
-            return None, None, cache.offset, cache.left_padding
+            return nothing, nothing, cache.offset, cache.left_padding
         return original(cache)
 
     return state
@@ -48,8 +55,9 @@ def _get_state(original):
 
 def _set_state(original):
     def state(cache, value):
-        if value[0] is None:
-            cache.keys, cache.values, cache.offset, cache.left_padding = value
+        if value[0] is None or len(value[0]) == 0:
+            cache.keys = cache.values = None
+            cache.offset, cache.left_padding = value[2:]
             cache._idx = 0
         else:
             original(cache, value)

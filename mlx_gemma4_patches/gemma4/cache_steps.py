@@ -32,13 +32,12 @@ def apply(surgery: Surgery, module: str) -> None:
     surgery.wrap(mask, _make_mask)
 
 
-def _is_padded(cache) -> bool:
-    return getattr(cache, "_lengths", None) is not None
+# every token passes here once a layer: what is cheap to ask comes first
 
 
 def _update_and_fetch(original):
     def update_and_fetch(cache, keys, values):
-        if keys.shape[2] == 1 and _is_padded(cache):
+        if getattr(cache, "_lengths", None) is not None and keys.shape[2] == 1:
             return cache._update_concat(keys, values)
         return original(cache, keys, values)
 
@@ -47,7 +46,7 @@ def _update_and_fetch(original):
 
 def _make_mask(original):
     def make_mask(cache, N, *args, **kwargs):
-        if N == 1 and not _is_padded(cache):
+        if N == 1 and getattr(cache, "_lengths", None) is None:
             return original(cache, N, *args, **kwargs)
         cache._temporal_order()
         if N == 1:  # the first of two concatenated tokens sees what a single one would

@@ -39,11 +39,11 @@ def _trim(original):
     return trim
 
 
-def drop_tail(cache, n: int) -> bool:
-    """Cut the last ``n`` tokens off the buffers, where what is left is all that the window needs.
+def drop_tail(cache, n: int) -> None:
+    """Cut the last ``n`` tokens off the buffers; the counters are left to ``trim``.
 
-    The counters are left to ``trim``. Returns whether it was possible: not in a ring, whose older
-    tokens are gone.
+    Only where what is left is all that the window needs: not in a ring, whose older tokens are
+    gone.
     """
     seen = getattr(cache, "_offset", cache.offset)  # a batch's own offset is one per row
     left = cache._idx - min(seen, n)
@@ -51,8 +51,6 @@ def drop_tail(cache, n: int) -> bool:
     if in_order and (left >= cache.max_size or cache._idx == seen):
         cache.keys = cache.keys[..., :left, :]
         cache.values = cache.values[..., :left, :]
-        return True
-    return False
 
 
 def probe(caches: ModuleType) -> Finding:

@@ -148,7 +148,8 @@ class _Index:
 
     def _hash(self, rows: mx.array) -> mx.array:
         values = mx.stop_gradient(rows)[..., :: self._stride]
-        words = mx.where(values == 0, 0, values).view(mx.uint16)  # -0.0 as 0.0
+        # -0.0 as 0.0; a scalar in place of zeros breaks the view of one value on mlx 0.31.2
+        words = mx.where(values == 0, mx.zeros_like(values), values).view(mx.uint16)
         return (words.astype(mx.uint64) * self._multipliers).sum(-1)
 
     def _bucket(self, hashes: mx.array) -> mx.array:

@@ -16,10 +16,11 @@ _NAME = "offset"
 
 def _get(cache) -> mx.array:
     try:
-        offset = cache.__dict__[_NAME]
+        return cache.__dict__[_NAME].__copy__()  # read thrice a layer and token: the fastest copy
     except KeyError:
         raise AttributeError(f"{type(cache).__name__!r} object has no attribute 'offset'") from None
-    return mx.array(offset) if isinstance(offset, mx.array) else offset
+    except AttributeError:  # not an array
+        return cache.__dict__[_NAME]
 
 
 def _set(cache, offset) -> None:

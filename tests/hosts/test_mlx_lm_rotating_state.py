@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 
 from tests.hosts.batches import Batch, CacheContract
@@ -33,14 +34,10 @@ class TestRotatingState(CacheContract):
         batch.decode(2)
         assert batch.worst < TOLERANCE
 
-    def test_a_batch_without_tokens_has_a_state_to_start_from(self, subject) -> None:
+    def test_a_batch_without_tokens_has_a_state_to_start_from(self, subject, tmp_path) -> None:
         batch = Batch(subject, subject.batch_caches([2, 0]), [0, 1], [0, 0])
-        batch.layers = [
-            type(layer).from_state(layer.state, layer.meta_state)
-            if hasattr(layer, "meta_state")
-            else type(layer).from_state(layer.state)
-            for layer in batch.layers
-        ]
+        mx.eval([layer.state for layer in batch.layers])
+        batch.layers = self.saved_and_loaded(batch.layers, tmp_path)
         batch.feed([3, 5], padding_on="left")
         batch.decode()
         assert batch.worst < TOLERANCE

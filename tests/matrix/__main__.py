@@ -55,9 +55,9 @@ def main() -> int:
         _save(data)
     else:
         errors += _wrong_evidence(data, results)
-    if not options.no_tests:
-        for name, failure in _side_by_side(_host_tests, chosen, pythons).items():
-            errors += [f"{name}: {failure}"] if failure else []
+    tested = _tested(options.tests, chosen, data)
+    for name, failure in _side_by_side(_host_tests, tested, pythons).items():
+        errors += [f"{name}: {failure}"] if failure else []
 
     print(*errors, sep="\n")
     print(f"{len(chosen)} combinations, {len(errors)} disagreements")
@@ -67,9 +67,32 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write what is measured to the file")
-    parser.add_argument("--no-tests", action="store_true", help="probes only")
+    parser.add_argument(
+        "--tests",
+        choices=("all", "edges", "none"),
+        default="all",
+        help="run the host tests too: on all combinations, or where the code of a target changes",
+    )
     parser.add_argument("only", nargs="*", help="beginnings of names of combinations")
     return parser
+
+
+def _tested(which: str, chosen: dict, data: dict) -> dict:
+    """The combinations to run the host tests on.
+
+    An edge is the first release with a target's code as it is, and the newest release.
+    """
+    if which == "all":
+        return chosen
+    edges = {name: {releases[-1]} for name, releases in data["releases"].items()}
+    for patch_id, row in data["patches"].items():
+        distribution = patch_id.partition(".")[0].replace("_", "-")
+        edges[distribution].update(part["releases"][0] for part in row["code"])
+    return {
+        name: combination
+        for name, combination in chosen.items()
+        if which == "edges" and combination[_subject(combination)] in edges[_subject(combination)]
+    }
 
 
 def _side_by_side(job: Any, chosen: dict, pythons: dict) -> dict[str, Any]:

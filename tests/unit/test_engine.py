@@ -305,6 +305,30 @@ def test_unknown_ids_in_the_settings_are_named_with_the_nearest(run):
     ]
 
 
+def test_two_patches_share_a_target(run):
+    prints = {"releases": ["1.0.0"], "targets": {TARGET: "set below"}}
+    core()
+    prints["targets"][TARGET] = fingerprint(TARGET)
+    second = Patch(
+        id="mlx_lm.second",
+        targets=(TARGET,),
+        apply=lambda s: s.wrap(TARGET, lambda original: lambda x: original(x) * 10),
+        probe=lambda: Finding(False, ""),
+        row={"title": "t", "faulty": [{"mlx-lm": "==1.0.0"}], "code": [prints]},
+    )
+    original = core().double
+    started = run(make_patch(), second)
+    assert core().double(3) == 60
+    assert [p["state"] for p in started.status()["patches"]] == ["applied", "applied"]
+    started.undo(ID)  # the lower one
+    assert core().double(3) == 70
+    started.apply(ID)
+    assert core().double(3) == 69
+    started.undo(ID)
+    started.undo("mlx_lm.second")
+    assert core().double is original
+
+
 def test_a_class_method_stays_one(run):
     target = "mlx_lm.core:Cache.make"
     patch = make_patch(

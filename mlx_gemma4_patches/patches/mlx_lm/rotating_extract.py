@@ -5,9 +5,9 @@ as soon as a cached conversation longer than the window is continued in a batch,
 conversation goes on without a part of the window.
 
 Why: ``merge`` writes all that a ``RotatingKVCache`` holds, in a space made for its window, and as
-many columns as the ring's index says (ml-explore/mlx-lm#1035, #983). ``extract`` slices from a
-negative left padding; that part is repaired in ``mlx_lm.rotating_extract_pending``, which wraps
-the same method. Exact from 0.31.2 on.
+many columns as the ring's index says (ml-explore/mlx-lm#1035, #983). Of caches without any tokens
+it takes the largest key. ``extract`` slices from a negative left padding; that part is repaired in
+``mlx_lm.rotating_extract_pending``, which wraps the same method. Exact from 0.31.2 on.
 
 It can be deleted when no supported release is older than mlx-lm 0.31.2.
 """
@@ -21,13 +21,24 @@ import mlx.core as mx
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
-_BATCH = "mlx_lm.models.cache:BatchRotatingKVCache"
+_MERGE = "mlx_lm.models.cache:BatchRotatingKVCache.merge"
+_MERGE_FULL = "mlx_lm.models.cache:BatchKVCache.merge"
 
 
 def probe() -> Finding:
-    from mlx_lm.models.cache import BatchRotatingKVCache, RotatingKVCache
+    from mlx_lm.models.cache import (
+        BatchKVCache,
+        BatchRotatingKVCache,
+        KVCache,
+        RotatingKVCache,
+    )
 
     rows = [RotatingKVCache(4) for _ in range(2)]
+    try:
+        BatchRotatingKVCache.merge(rows)
+        BatchKVCache.merge([KVCache(), KVCache()])
+    except ValueError as error:
+        return Finding(True, f"rows without tokens, merged: {error}")
     for row, length in zip(rows, (6, 2), strict=True):
         row.update_and_fetch(*_tokens(0, length))
     try:
@@ -52,7 +63,18 @@ def _tokens(start: int, count: int) -> tuple[mx.array, mx.array]:
 
 def _merge(original):
     def merge(cls, caches):
+        if all(cache.keys is None for cache in caches):
+            return cls(caches[0].max_size, [0] * len(caches))
         return original(cls, [_last_window(cache) for cache in caches])
+
+    return merge
+
+
+def _merge_full(original):
+    def merge(cls, caches):
+        if all(cache.keys is None for cache in caches):
+            return cls([0] * len(caches))
+        return original(cls, caches)
 
     return merge
 
@@ -69,12 +91,13 @@ def _last_window(cache):
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(f"{_BATCH}.merge", _merge)
+    surgery.wrap(_MERGE, _merge)
+    surgery.wrap(_MERGE_FULL, _merge_full)
 
 
 PATCH = Patch(
     id="mlx_lm.rotating_extract",
-    targets=(f"{_BATCH}.merge",),
+    targets=(_MERGE, _MERGE_FULL),
     apply=apply,
     probe=probe,
 )

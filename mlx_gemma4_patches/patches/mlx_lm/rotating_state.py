@@ -2,7 +2,7 @@
 
 What the user sees: after ``load_prompt_cache`` of a batch, the next token raises ``no attribute
 '_lengths'`` (or ``'_right_padding'``), or is computed against a window in the wrong order. Up to
-0.31.3 the state of a batch without tokens raises too (saving one to a file stays impossible).
+0.31.3 a batch without tokens cannot be saved at all.
 
 Why: see ``gemma4.cache_state``. mlx-lm 0.32.0 keeps ``rotated`` (ml-explore/mlx-lm#1250) and the
 empty state; what ``__init__`` alone sets is missing still.
@@ -26,7 +26,8 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    cache_state.apply(surgery, _CACHES)
+    # tree_flatten drops an empty tuple, so that the file has nothing of it
+    cache_state.apply(surgery, _CACHES, nothing=())
 
 
 PATCH = Patch(
