@@ -8,8 +8,8 @@ requests lose the route through mlx-lm. Both run past ``<turn|>`` where config.j
 Why: ``collect_eos_token_ids``, which serves both engines (waybarrios/vllm-mlx#610), takes what it
 finds as it stands and does not look into ``text_config``.
 
-The fix: it hands out the ids of all sources too. It can be deleted when vllm-mlx reads ``text_config``
-and validates what it reads.
+The fix: it hands out the ids of all sources too. It can be deleted when vllm-mlx reads
+``text_config`` and validates what it reads.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ ids, where they are strings or nested, and where generation_config.json is broke
 Why: ``MLLMScheduler._get_stop_tokens`` asks the tokenizer, which names ``<eos>`` alone. From 0.2.8
 on it reads generation_config.json too, and takes what it finds as it stands.
 
-The fix: it hands out the ids of all sources too. The simple engine needs no such patch: where it gives
-text to mlx-lm with a plain tokenizer (0.4.0 to 0.5.0, past ``<turn|>`` with every Gemma 4;
+The fix: it hands out the ids of all sources too. The simple engine needs no such patch: where it
+gives text to mlx-lm with a plain tokenizer (0.4.0 to 0.5.0, past ``<turn|>`` with every Gemma 4;
 waybarrios/vllm-mlx#610), ``mlx_lm.eos_tokens`` gives that tokenizer its ids. It can be deleted
 when no supported release is older than 0.6.0: see ``vllm_mlx.collect_eos_tokens``.
 """
