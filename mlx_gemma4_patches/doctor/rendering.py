@@ -44,7 +44,7 @@ def _activation(activation: dict[str, Any], console: Console) -> None:
     else:
         text = "no .pth file is installed; a program must call mlx_gemma4_patches.activate()"
     active = "active in new processes" if activation["active_in_new_process"] else "not active"
-    console.print(Text(f"  activation: {active}, {text}"))
+    console.print(Text(f"  activation: {active}, {text}"), soft_wrap=True)
 
 
 def _patch(patch: dict[str, Any], console: Console) -> None:
@@ -52,7 +52,8 @@ def _patch(patch: dict[str, Any], console: Console) -> None:
     words = _WORDS.get(verdict, verdict.replace("_", " "))
     style = "bold red" if verdict in UNHEALTHY else _STYLES.get(verdict, "")
     console.print(Text.assemble((f"{words:<15}", style), (patch["id"], "bold")), soft_wrap=True)
-    lines = {"": f"{patch['state'].replace('_', ' ')}: {patch['reason']}"}
+    state = patch["state"].replace("_", " ")
+    lines = {"": patch["reason"] if state == words else f"{state}: {patch['reason']}"}
     if verdict in ("proved", *UNHEALTHY):
         lines |= {"without: ": _seen(patch["stock"]), "with: ": _seen(patch["patched"])}
     for label, text in lines.items():

@@ -5,8 +5,9 @@ with others of another length.
 
 Why: since 0.6.4 mlx-vlm has copies of mlx-lm's batch caches, made before mlx-lm 0.32.0 repaired
 them: they count with ``self.offset += n``, and ``mx.array`` mutates in place. Attention code that
-reads ``cache.offset`` for RoPE before it updates the cache holds the same array. gemma3n does;
-mlx-vlm's Gemma 4 takes a copy since 0.5.0. The quantized batch caches count the same way.
+reads ``cache.offset`` for RoPE before it updates the cache holds the same array. mlx-vlm's Gemma 4
+and gemma3n take copies since 0.5.0; code from elsewhere, such as mlx-lm's gemma3n, does not. The
+quantized batch caches count the same way.
 
 The fix is that of ``mlx_lm.cache_offset``: ``offset`` hands out a copy. It can be deleted when
 mlx-vlm's caches rebind their offset, as mlx-lm's do (ml-explore/mlx-lm#1848).
