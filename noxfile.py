@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def activation(session: nox.Session) -> None:
     """Activation, installed as users do, on every Python that is here."""
-    session.install("-e", ".", "hatchling", "pytest")
+    session.install("-e", ".", "hatchling", "hypothesis", "pytest")
     session.run("pytest", "tests/activation", *session.posargs)
 
 

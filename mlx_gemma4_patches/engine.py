@@ -111,9 +111,12 @@ class Engine:
         record = self.records[patch_id]
         if record.surgery is None:
             return
-        above = self._applied[self._applied.index(record) + 1 :]
-        shared = [r for r in above if set(r.surgery.touched()) & set(record.surgery.touched())]
-        for other in reversed(shared):  # their wrappers lie on ours
+        shared, places = [], set(record.surgery.touched())
+        for other in self._applied[self._applied.index(record) + 1 :]:
+            if places & set(other.surgery.touched()):  # its wrapper lies on ours, or on such a one
+                shared.append(other)
+                places |= set(other.surgery.touched())
+        for other in reversed(shared):
             self._take_back(other)
         self._take_back(record)
         for other in shared:

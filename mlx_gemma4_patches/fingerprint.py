@@ -12,7 +12,7 @@ import inspect
 import textwrap
 from typing import Any
 
-from .surgery import current, functions, layers
+from .surgery import current, functions, layers, locate
 
 
 class NoSource(Exception):
@@ -23,9 +23,14 @@ def fingerprint(target: str) -> str:
     """16 hexadecimal digits of the sha256 of the source at ``module:path``.
 
     Raises:
-        ImportError, AttributeError: the target does not exist.
+        ImportError, AttributeError: the target does not exist, or its class comes from another
+            package and changes with that.
         NoSource: there is no source text for it.
     """
+    owner, _ = locate(target)
+    home = getattr(owner, "__module__", None) or owner.__name__
+    if home.partition(".")[0] != target.partition(".")[0]:
+        raise AttributeError(f"{target} is the code of {home}")
     parts = [part for part in functions(current(target)) if part is not None]
     text = "\n".join(_source(list(layers(part))[-1], target) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -26,6 +26,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gemma4_patches.gemma4.tiny import VOCABULARY
+from tests.hosts import metal
 
 _MODELS = {
     "mlx_lm": ["mlx_lm.models.gemma4_text:Model"],
@@ -152,8 +153,7 @@ def _serve(host: str, file: str, model: str, *arguments: str) -> None:
     import mlx_gemma4_patches
 
     mlx_gemma4_patches.activate()
-    if not mx.metal.is_available():
-        mx.fast.metal_kernel = lambda *args, **kwargs: None  # hosts make some that only Metal runs
+    metal.stand_in()
     module, before_model = _SERVERS[host]
     sys.argv = [module, *before_model, model, *arguments]
     with contextlib.ExitStack() as stack:

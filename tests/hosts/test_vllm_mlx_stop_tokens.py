@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import script, tokenizer
+from tests.hosts import metal, script, tokenizer
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.folders import BROKEN, EVERYWHERE, other_model, variant
 
@@ -71,7 +72,9 @@ def test_a_broken_generation_config_leaves_the_other_files_their_say(folder, tmp
         assert stops(variant(folder, tmp_path, generation=BROKEN[case])) == {1, 106}
 
 
-def test_requests_batched_together_stop(folder, tmp_path):
+def test_requests_batched_together_stop(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(mx.fast, "metal_kernel", mx.fast.metal_kernel)  # to be put back
+    metal.stand_in()
     from vllm_mlx.engine.batched import BatchedEngine
 
     async def answers(engine):

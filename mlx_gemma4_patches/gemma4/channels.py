@@ -1,0 +1,83 @@
+"""The channels of Gemma 4: ``<|channel>thought\\n`` reasoning ``<channel|>``, then the answer.
+
+The answer has no channel of its own, but models now and then open one, ``<|channel>response\\n``,
+after the thought or instead of its end. A name and the newline behind it are part of the marker.
+"""
+
+from __future__ import annotations
+
+import re
+
+THOUGHT = "<|channel>thought"
+RESPONSE = "<|channel>response"
+END = "<channel|>"
+OPENING_ID, END_ID = 100, 101  # of <|channel>, and END
+
+_OPENING = "<|channel>"
+_MARKERS = (THOUGHT, RESPONSE, END)
+_MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
+
+
+class Channels:
+    """Takes out the channel markup that a host leaves in reasoning and content.
+
+    For hosts that split a text, as it comes, at a ``THOUGHT`` in content and an ``END`` in
+    reasoning. Text of any kind but ``reasoning`` and ``normal`` (content) passes. How the text is
+    cut into parts changes nothing but where the result is cut.
+    """
+
+    def __init__(self):
+        self._host_kind: str | None = None
+        self._kind: str | None = None  # the host's, or normal behind a RESPONSE in reasoning
+        self._held = ""  # may be the beginning of a marker
+        self._at_newline = False  # one that comes next is the marker's
+        self._has_reasoned = False
+
+    def feed(self, kind: str | None, text: str) -> list[tuple[str | None, str]]:
+        """The next text, of a kind by the host's lights; the last item is of the current kind."""
+        found = []
+        if kind != self._host_kind:
+            found += self.finish()
+            self._host_kind = self._kind = kind
+            self._at_newline = kind == "reasoning" and not self._has_reasoned
+        if kind not in ("reasoning", "normal"):
+            return [*found, (kind, text)]
+        text = self._held + text
+        at = 0
+        for marker in _MARKER.finditer(text):
+            found.append(self._without_newline(text[at : marker.start()]))
+            at = marker.end()
+            if marker[0] == THOUGHT:
+                self._begin("reasoning")
+            elif marker[0] == RESPONSE:
+                self._begin("normal")
+            else:
+                self._at_newline = False
+        text = text[at:]
+        begins = text.rfind("<")
+        if begins < 0 or not _may_become_a_marker(text[begins:]):
+            begins = len(text)
+        self._held = text[begins:]
+        return [*found, self._without_newline(text[:begins])]
+
+    def finish(self) -> list[tuple[str | None, str]]:
+        """What was held back in case it became a marker, unless that is what it began to be."""
+        held, self._held = self._held, ""
+        return [self._without_newline(held)] if held and not held.startswith(_OPENING) else []
+
+    def _begin(self, kind: str) -> None:
+        self._kind = kind
+        # between two thoughts the newline of the second marker keeps them apart
+        self._at_newline = kind == "normal" or not self._has_reasoned
+
+    def _without_newline(self, text: str) -> tuple[str | None, str]:
+        if self._at_newline and text:
+            self._at_newline = False
+            text = text.removeprefix("\n")
+        if text and self._kind == "reasoning":
+            self._has_reasoned = True
+        return self._kind, text
+
+
+def _may_become_a_marker(text: str) -> bool:
+    return any(marker.startswith(text) and marker != text for marker in _MARKERS)

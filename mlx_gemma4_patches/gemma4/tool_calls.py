@@ -1,0 +1,251 @@
+"""The markup in which Gemma 4 calls tools, and its parser.
+
+A call is ``call:NAME{key:value,...}``, between ``<|tool_call>`` and ``<tool_call|>``. What Google's
+chat templates write, and the model therefore learned: keys stand bare, strings between two
+``<|"|>`` with nothing escaped, objects in braces, arrays in brackets, numbers as Python prints
+them, ``true`` and ``false``, and ``null`` (``None`` in the templates of April and May 2026).
+
+Models also write what they know from JSON and Python, so the parser takes more: white space, a
+comma before a closing bracket, quoted keys, strings in ``"`` and ``'``, ``True`` and ``False``,
+numbers such as ``+3`` and ``.5``, and bare words, which are strings.
+
+The markup leaves some things open; here
+
+- a string ends at the next ``<|"|>``, so none can hold that token;
+- a ``"`` or ``'`` closes where a delimiter follows it, so that ``"a "b" c"`` is one string;
+- a colon belongs to a bare key when a name stands before it and a quoted, bracketed or literal
+  value after it (``xml:lang:true``), and else the first one ends the key (``time:12:30``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+START = "<|tool_call>"
+END = "<tool_call|>"
+QUOTE = '<|"|>'
+START_ID, END_ID, QUOTE_ID = 48, 49, 52
+
+_DEEPEST = 200  # json.dumps of the result has to fit into a thread's stack
+_SHOWN = 30  # characters around an error
+
+_SPACES = " \t\r\n"
+_LITERALS = {
+    "null": None,
+    "None": None,
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+}
+_ESCAPES = {**{mark: mark for mark in "\"'\\/"}, **dict(zip("bfnrt", "\b\f\n\r\t", strict=True))}
+
+_HEAD = re.compile(r"""call:\s*([^\s{}()\[\]<>,"'=]+)\s*\{""")
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRUCTURE = re.compile(r'[,{}\[\]]|<\|"\|>|\Z')
+_NAMES = re.compile(r"[\w.$ -]*(?::(?:[^\W\d]|\$)[\w.$-]*)*")
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(\.[0-9]*)?|(\.[0-9]+))([eE][+-]?[0-9]+)?")
+_NEXT_KEY = re.compile(r"[ \t\r\n](?:[^\W\d]|\$)[\w.$-]*:(?!//)")
+# the plain forms at C's pace: a key and a literal, a key before structure, numbers or rows of them
+_PLAIN = re.compile(
+    r"([\w.$-]+):(?:(?:(-?(?:0|[1-9][0-9]{0,99}))|(-?(?:0|[1-9][0-9]{0,99})\.[0-9]+)"
+    r'|(true|false|null))(?:,[ \t\r\n]*|(?=}))|(?=<\|"\|>|[{\[]))'
+)
+_CONVERT = {1: None, 2: int, 3: float, 4: _LITERALS.get}  # by group of _PLAIN
+_DECIMAL = r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
+_NUMBERS = re.compile(
+    rf"(?:(?:{_DECIMAL}|\[{_DECIMAL}(?:,[ \t\r\n]*{_DECIMAL})*\])(?:,[ \t\r\n]*|(?=]))){{1,4096}}"
+)
+_ESCAPE = re.compile(r"\\(?:(u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)|(.))", re.DOTALL)
+# an escape, or the closing quote
+_CLOSING = {
+    (mark, follows): re.compile(rf"\\.|{mark}(?=\s*[{follows}])", re.DOTALL)
+    for mark in "\"'"
+    for follows in (":", r",}\]")
+}
+
+
+class ToolCallError(ValueError):
+    """Text that is no tool call, or only the beginning of one.
+
+    Attributes:
+        text: all of the text.
+        position: where in it the parser stopped.
+        calls: the calls that are complete before that, as ``parse`` gives them.
+        rest: the text from the call on that is not.
+    """
+
+    def __init__(self, problem: str, text: str, position: int, calls: list[dict], rest: str):
+        before = text[max(0, position - _SHOWN) : position]
+        after = text[position : position + _SHOWN]
+        super().__init__(f"{problem} at character {position}, between {before!r} and {after!r}")
+        self.text = text
+        self.position = position
+        self.calls = calls
+        self.rest = rest
+
+
+class _Malformed(Exception):
+    """What is wrong, and where."""
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """The calls in ``text``, in order, as ``{"name": str, "arguments": dict}``.
+
+    What stands before, between and after calls, markers for example, is passed over. The arguments
+    are what ``json.loads`` gives; no number is infinite or NaN. Takes time linear in the text.
+
+    Raises:
+        ToolCallError: there is no call, or one is malformed, truncated or nested too deep.
+    """
+    calls: list[dict[str, Any]] = []
+    start = text.find("call:")
+    try:
+        if start < 0:
+            raise _Malformed("no call:NAME{...}", 0)
+        while start >= 0:
+            head = _HEAD.match(text, start)
+            if head is None:
+                raise _Malformed("expected call:NAME{", start)
+            arguments, end = _object(text, head.end(), 1)
+            calls.append({"name": head[1], "arguments": arguments})
+            start = text.find("call:", end)
+    except _Malformed as malformed:
+        problem, position = malformed.args
+        raise ToolCallError(problem, text, position, calls, text[max(start, 0) :]) from None
+    return calls
+
+
+# each takes the text and a position, and gives what it read and the position behind it
+
+
+def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
+    result = {}
+    at = _skip(text, at)
+    while not text.startswith("}", at):
+        if plain := _PLAIN.match(text, at):
+            key = plain[1]
+            at = plain.end()
+            if convert := _CONVERT[plain.lastindex]:
+                result[key] = convert(plain[plain.lastindex])
+                continue
+        else:
+            key, at = _key(text, at)
+        result[key], at = _value(text, at, depth)
+        at = _next(text, at, "}")
+    return result, at + 1
+
+
+def _array(text: str, at: int, depth: int) -> tuple[list[Any], int]:
+    result = []
+    at = _skip(text, at)
+    while not text.startswith("]", at):
+        if numbers := _NUMBERS.match(text, at):
+            result += json.loads(f"[{numbers[0].rstrip(_SPACES + ',')}]")
+            at = numbers.end()
+            continue
+        value, at = _value(text, at, depth)
+        result.append(value)
+        at = _next(text, at, "]")
+    return result, at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    """The position of the next character that is no white space."""
+    return _SPACE.match(text, at).end() if text[at : at + 1].isspace() else at
+
+
+def _next(text: str, at: int, closing: str) -> int:
+    """The position of the next item, or of ``closing``."""
+    mark = text[at : at + 1]
+    if mark.isspace():
+        at = _skip(text, at)
+        mark = text[at : at + 1]
+    if mark == ",":
+        return _skip(text, at + 1)
+    if mark != closing:
+        raise _Malformed(f"expected ',' or {closing!r}", at)
+    return at
+
+
+def _key(text: str, at: int) -> tuple[str, int]:
+    if text.startswith((QUOTE, '"', "'"), at):
+        key, at = _string(text, at, ":")
+        at = _skip(text, at)
+        if not text.startswith(":", at):
+            raise _Malformed("expected ':'", at)
+        return key, at + 1
+    structure = _STRUCTURE.search(text, at)
+    run = text[at : structure.start()]
+    if ":" not in run:
+        raise _Malformed("expected a key and ':'", at)
+    length = _length_of_key(run, structure[0] in ("{", "[", QUOTE))
+    return run[:length].strip(_SPACES), at + length + 1
+
+
+def _length_of_key(run: str, opens: bool) -> int:
+    """How much of a text without structure is the key; ``opens``: a bracket or quote follows."""
+    if quoted := re.search(r""":\s*["']""", run):
+        return quoted.start()
+    last = run.rindex(":")
+    value = run[last + 1 :].strip(_SPACES)
+    if opens and not value:
+        return last
+    if (value in _LITERALS or _NUMBER.fullmatch(value)) and _NAMES.fullmatch(run, 0, last):
+        return last
+    return run.index(":")
+
+
+def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
+    at = _skip(text, at)
+    opening = text[at : at + 1]
+    if opening in ("{", "["):
+        if depth == _DEEPEST:
+            raise _Malformed(f"nested deeper than {_DEEPEST}", at)
+        return (_object if opening == "{" else _array)(text, at + 1, depth + 1)
+    if opening in ('"', "'") or text.startswith(QUOTE, at):
+        return _string(text, at, r",}\]")
+    end = _STRUCTURE.search(text, at).start()
+    word = text[at:end].strip(_SPACES)
+    if not word:
+        raise _Malformed("expected a value", at)
+    if following := _NEXT_KEY.search(word):
+        raise _Malformed("expected ',' or a quoted string", at + following.start())
+    return _literal(word), end
+
+
+def _literal(word: str) -> Any:
+    """The value of a word without quotes: itself where it is no literal of any kind."""
+    if word in _LITERALS:
+        return _LITERALS[word]
+    number = _NUMBER.fullmatch(word)
+    if number is None:
+        return word
+    if number.lastindex:  # a fraction or an exponent
+        return float(word) if math.isfinite(float(word)) else word
+    try:
+        return int(word)
+    except ValueError:  # more digits than Python converts
+        return word
+
+
+def _string(text: str, at: int, follows: str) -> tuple[str, int]:
+    """A string in any of the quotes; ``follows`` are the delimiters that may come after it."""
+    if text.startswith(QUOTE, at):
+        end = text.find(QUOTE, at + len(QUOTE))
+        if end < 0:
+            raise _Malformed("a string is not closed", at)
+        return text[at + len(QUOTE) : end], end + len(QUOTE)
+    for closing in _CLOSING[text[at], follows].finditer(text, at + 1):
+        if closing[0] == text[at]:
+            return _ESCAPE.sub(_unescaped, text[at + 1 : closing.start()]), closing.end()
+    raise _Malformed("a string is not closed", at)
+
+
+def _unescaped(escape: re.Match) -> str:
+    if escape[1]:
+        return json.loads(f'"\\{escape[1]}"')  # pairs of surrogates are one character
+    return _ESCAPES.get(escape[2], escape[0])

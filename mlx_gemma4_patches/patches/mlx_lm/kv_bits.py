@@ -1,0 +1,123 @@
+"""``--kv-bits`` ends in "RotatingKVCache Quantization NYI".
+
+What the user sees: NotImplementedError as soon as the conversation passes ``--quantized-kv-start``,
+in ``generate``, chat and the server, also in the middle of an answer. With E2B and E4B a TypeError
+would follow, in the first layer that shares the keys and values of a full-attention layer.
+
+Why: ``maybe_quantize_kv_cache`` calls ``to_quantized`` of every cache that has it; that of a
+sliding-window layer only raises. A KV-shared layer is handed quantized keys and values, but no
+cache that says so, and takes them for arrays.
+
+The fix: a sliding-window cache of a Gemma 4 answers with itself, and a log line says once that it
+stays as it is: it never holds more than its window. A KV-shared layer that is handed quantized keys
+and values gets a stand-in for the cache, which says how they are quantized. The sliding-window
+caches of other models raise as before.
+
+It can be deleted when mlx-lm quantizes or skips them and tells KV-shared layers.
+
+Upstream: ml-explore/mlx-lm#1573 (open), #968 and #1074 (closed).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from mlx.utils import tree_reduce
+
+from ...gemma4 import tiny
+from ...patch import Finding, NotApplicable, Patch
+from ...settings import log
+from ...surgery import Surgery
+from .tiny import text_model
+
+_QUANTIZE = "mlx_lm.models.cache:RotatingKVCache.to_quantized"
+_ATTENTION = "mlx_lm.models.gemma4_text:Attention.__call__"
+_REDUCE = "mlx_lm.models.cache:tree_reduce"
+_MARK = "_mlx_gemma4_kv_bits"
+
+
+def probe() -> Finding:
+    try:
+        from mlx_lm.models import gemma4  # noqa: F401
+    except ImportError:
+        raise NotApplicable("this mlx-lm has no Gemma 4") from None
+    from mlx_lm.generate import generate_step
+
+    prompt = mx.array(tiny.prompt(4))
+    how = {"max_tokens": 2, "kv_bits": 8, "quantized_kv_start": 0}
+    said = log.disabled
+    log.disabled = True  # the line is for those who asked for kv_bits
+    try:
+        list(generate_step(prompt, text_model("e2b"), **how))
+    except (NotImplementedError, TypeError) as error:
+        return Finding(True, f"kv_bits=8: {str(error).partition(chr(10))[0]}")
+    finally:
+        log.disabled = said
+    return Finding(False, "kv_bits=8 generates")
+
+
+def apply(surgery: Surgery) -> None:
+    try:
+        surgery.resolve(_REDUCE)
+    except AttributeError:  # 0.31.2 does not import what QuantizedKVCache.nbytes calls
+        surgery.add(_REDUCE, tree_reduce)
+    surgery.wrap(_ATTENTION, _attention)
+    surgery.wrap(_QUANTIZE, _to_quantized)
+
+
+def _attention(original):
+    def call(self, x, mask=None, cache=None, shared_kv=None, offset=None):
+        if cache is not None:
+            setattr(cache, _MARK, self.layer_type)
+        elif shared_kv is not None and isinstance(shared_kv[0], (tuple, list)):
+            cache = _Quantized.of(shared_kv[0], self.head_dim)
+        return original(self, x, mask, cache, shared_kv=shared_kv, offset=offset)
+
+    return call
+
+
+class _Quantized(NamedTuple):
+    """Stands in for the cache that quantized keys and values come from."""
+
+    group_size: int
+    bits: int
+
+    @classmethod
+    def of(cls, keys: tuple[mx.array, mx.array, mx.array], head_dim: int) -> _Quantized:
+        """``keys``: uint32 (B, heads, T, head_dim * bits / 32), scales (.., groups), biases."""
+        packed, scales, _ = keys
+        return cls(head_dim // scales.shape[-1], 32 * packed.shape[-1] // head_dim)
+
+    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        return keys, values  # they are all there: a KV-shared layer adds none
+
+
+def _to_quantized(original):
+    def to_quantized(self, group_size=64, bits=4):
+        layer_type = getattr(self, _MARK, None)
+        if layer_type is None:
+            return original(self, group_size=group_size, bits=bits)
+        _say(layer_type, self.max_size, bits)
+        return self
+
+    return to_quantized
+
+
+@functools.cache
+def _say(layer_type: str, size: int, bits: int) -> None:
+    log.warning(
+        "kv_bits=%d: the caches of %s layers stay unquantized; none holds more than %d tokens",
+        bits,
+        layer_type,
+        size,
+    )
+
+
+PATCH = Patch(
+    id="mlx_lm.kv_bits",
+    targets=(_QUANTIZE, _ATTENTION),
+    apply=apply,
+    probe=probe,
+)

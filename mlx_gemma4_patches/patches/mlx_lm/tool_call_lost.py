@@ -1,0 +1,199 @@
+"""A tool call that cannot be read vanishes from the server's answer.
+
+What the user sees: where ``max_tokens`` cuts a call, or the model writes one that is malformed,
+0.31.2 drops the connection. Later releases answer ``finish_reason`` "tool_calls" with no call and
+no content, which agents take for a call. On 0.31.3 a call that the end of the turn closes instead
+of ``<tool_call|>`` vanishes, too, even a complete one.
+
+Why: the server logs what its parser refuses and drops the text; 0.31.2 does not catch the error.
+On 0.31.3 the token that stops has no state, and the text before it is a call by the last state.
+
+The fix: the calls that can be read are answered, and the rest ends ``content``, without markers,
+which would be tokens in the next prompt; ``finish_reason`` is "stop" where no call was made. It can
+be deleted when mlx-lm answers such text. ``python -m mlx_lm.server`` runs past it; the command
+``mlx_lm.server`` does not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from types import SimpleNamespace
+from typing import Any
+
+from ...gemma4 import tool_calls
+from ...patch import Finding, Patch
+from ...settings import log
+from ...surgery import Surgery
+from . import chat
+
+_PARSER = "mlx_lm.tool_parsers.gemma4"
+_FORMAT = "mlx_lm.server:ToolCallFormatter.__call__"
+_HANDLE = "mlx_lm.server:APIHandler.handle_completion"
+_CUT = "call:f{a:"
+
+
+def probe() -> Finding:
+    chat.require_gemma4()
+    lost = []
+    logging.disable(logging.WARNING)
+    try:
+        for reason in ("length", "stop"):
+            try:
+                choice = _answer(_CUT, reason)
+            except ValueError:
+                lost.append("an error")
+                continue
+            if choice["message"].get("content") != _CUT or choice["finish_reason"] != reason:
+                lost.append(f"no text and finish_reason {choice['finish_reason']!r}")
+    finally:
+        logging.disable(logging.NOTSET)
+    return Finding(bool(lost), f"{_CUT} gives {' and '.join(lost) if lost else 'its text'}")
+
+
+def _answer(call: str, reason: str) -> dict[str, Any]:
+    """The server's choice where generation ends inside of a tool call."""
+    from mlx_lm import server
+    from mlx_lm.tool_parsers.gemma4 import parse_tool_call
+
+    class Handler(server.APIHandler):
+        stream, object_type, wfile = False, "chat.completion", io.BytesIO()
+        logprobs, top_logprobs = False, 0
+
+        def __init__(self, context, responses):
+            model = SimpleNamespace(tokenizer=chat.tokenizer())
+            self.response_generator = SimpleNamespace(
+                model_provider=model, generate=lambda *args, **kwargs: (context, responses)
+            )
+
+        def __getattr__(self, name):
+            return None  # the parameters of the request
+
+        def send_response(self, *args):
+            pass
+
+        send_header = end_headers = _set_cors_headers = send_response
+
+    context = SimpleNamespace(
+        tool_parser=parse_tool_call, prompt=[], prompt_cache_count=0, stop=lambda: None
+    )
+    empty = {field.name: None for field in fields(server.Response)} | {"text": ""}
+    state = None if reason == "stop" else "tool"
+    parts = [{"text": call, "state": "tool"}, {"finish_reason": reason, "state": state}]
+    if "state" not in empty:
+        from mlx_lm.generate import TextStateMachine
+
+        context.text_sm = TextStateMachine({"normal": [(tool_calls.START, "tool")], "tool": []})
+        context.initial_state = "normal"
+        parts = [{"text": tool_calls.START + call}, {"finish_reason": reason}]
+    handler = Handler(context, [server.Response(**empty | part) for part in parts])
+    handler.handle_completion(SimpleNamespace(tools=None), [])
+    return json.loads(handler.wfile.getvalue())["choices"][0]
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(_FORMAT, _with_what_is_lost)
+    surgery.wrap(_HANDLE, _with_lost_text)
+
+
+class _Calls(list):
+    """Formatted calls, and what the answer needs to know of them and of those before."""
+
+    lost = ""  # the text of those that could not be read
+    are_none = True
+
+
+def _with_what_is_lost(original: Callable) -> Callable:
+    def __call__(self, tool_texts):
+        parser = self._tool_parser
+        if getattr(parser, "__module__", None) != _PARSER:
+            return original(self, tool_texts)
+        before = getattr(self, "gemma4_calls", _Calls())
+        lost = [before.lost]
+
+        def parse(text, tools):
+            calls, unread = _read(parser, text, tools)
+            lost.extend(unread)
+            return calls
+
+        self._tool_parser = parse
+        try:
+            calls = _Calls(original(self, tool_texts))
+        finally:
+            self._tool_parser = parser
+        calls.lost, calls.are_none = "".join(lost), before.are_none and not calls
+        self.gemma4_calls = calls
+        return calls
+
+    return __call__
+
+
+def _read(parser: Callable, text: str, tools: Any) -> tuple[list[dict], list[str]]:
+    """The calls in ``text``, and the pieces of it that ``parser`` refuses."""
+    calls, unread = [], []
+    while text:
+        try:
+            made = parser(text, tools)
+            calls += made if isinstance(made, list) else [made]
+            break
+        except ValueError as error:
+            log.warning("a tool call that cannot be read is answered as text: %s", error)
+            calls += getattr(error, "calls", [])
+            # in a string that is not closed the ends of calls are text: go on behind the first
+            piece, _, text = getattr(error, "rest", text).partition(tool_calls.END)
+            unread.append(piece)
+    return calls, unread
+
+
+def _with_lost_text(original: Callable) -> Callable:
+    def handle_completion(self, *args, **kwargs):
+        respond, generator = self.generate_response, self.response_generator
+
+        def generate_response(text, finish_reason, *args, tool_calls=None, **kwargs):
+            if isinstance(tool_calls, _Calls) and finish_reason is not None:
+                text += tool_calls.lost
+                if finish_reason == "tool_calls" and tool_calls.are_none:
+                    finish_reason = "stop"
+            return respond(text, finish_reason, *args, tool_calls=tool_calls, **kwargs)
+
+        self.generate_response = generate_response
+        self.response_generator = _Generator(generator)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            del self.generate_response
+            self.response_generator = generator
+
+    return handle_completion
+
+
+class _Generator:
+    """The host's generator, whose last response is in the state it stops in."""
+
+    def __init__(self, generator: Any):
+        self._generator = generator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def generate(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterable[Any]]:
+        context, responses = self._generator.generate(*args, **kwargs)
+        if getattr(context.tool_parser, "__module__", None) == _PARSER:
+            responses = _in_states(responses)
+        return context, responses
+
+
+def _in_states(responses: Iterable[Any]) -> Iterator[Any]:
+    state = None
+    for response in responses:
+        if hasattr(response, "state"):  # up to 0.31.3
+            if response.state is None:
+                response = replace(response, state=state)
+            state = response.state
+        yield response
+
+
+PATCH = Patch(id="mlx_lm.tool_call_lost", targets=(_FORMAT, _HANDLE), apply=apply, probe=probe)
