@@ -119,7 +119,7 @@ def parse(text: str) -> list[dict[str, Any]]:
     return calls
 
 
-# each takes the text and a position, and gives what it read and the position behind it
+# each takes the text and the position of what it reads, and gives that and the position behind it
 
 
 def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
@@ -177,13 +177,13 @@ def _key(text: str, at: int) -> tuple[str, int]:
         at = _skip(text, at)
         if not text.startswith(":", at):
             raise _Malformed("expected ':'", at)
-        return key, at + 1
+        return key, _skip(text, at + 1)
     structure = _STRUCTURE.search(text, at)
     run = text[at : structure.start()]
     if ":" not in run:
         raise _Malformed("expected a key and ':'", at)
     length = _length_of_key(run, structure[0] in ("{", "[", QUOTE))
-    return run[:length].strip(_SPACES), at + length + 1
+    return run[:length].strip(_SPACES), _skip(text, at + length + 1)
 
 
 def _length_of_key(run: str, opens: bool) -> int:
@@ -200,7 +200,6 @@ def _length_of_key(run: str, opens: bool) -> int:
 
 
 def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
-    at = _skip(text, at)
     opening = text[at : at + 1]
     if opening in ("{", "["):
         if depth == _DEEPEST:
