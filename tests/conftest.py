@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 
-from mlx_gemma4_patches import HOSTS
+from mlx_gemma4_patches import HOSTS, matrix
+from mlx_gemma4_patches.settings import PREFIX
+
+# before anything imports a host: opt-in patches are tested like the others
+_OPT_IN = [row.id for row in matrix.load().rows.values() if row.opt_in]
+os.environ[f"{PREFIX}_ENABLE"] = ",".join(_OPT_IN)
 
 # a busy machine is no failure
 hypothesis.settings.register_profile(

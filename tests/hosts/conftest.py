@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 import mlx_gemma4_patches
-from mlx_gemma4_patches import matrix
-from mlx_gemma4_patches.settings import PREFIX
 
-_OPT_IN = [row.id for row in matrix.load().rows.values() if row.opt_in]
-os.environ[f"{PREFIX}_ENABLE"] = ",".join(_OPT_IN)
 mlx_gemma4_patches.activate()  # before any test module imports a host
 
 
