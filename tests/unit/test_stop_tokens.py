@@ -103,7 +103,7 @@ def test_the_values_left_out_of_a_file_make_one_warning_per_process(tmp_path, wa
     assert stop_tokens.collect(tmp_path) == [1]
     (warning,) = warnings()
     assert f"{tmp_path}/config.json" in warning
-    assert "-3" in warning and "-4" not in warning and "and 2 more" in warning
+    assert "-3, " in warning and "-4, " not in warning and "and 2 more" in warning
     stop_tokens.collect(tmp_path)
     assert len(warnings()) == 1
 
