@@ -315,8 +315,11 @@ class Engine:
         }
 
     def _check_ids(self, known: matrix.Matrix) -> None:
+        named = self.settings.disable | self.settings.enable
+        if not named:  # looking through every distribution takes its time
+            return
         ids = set(known.rows) | {entry_point.name for entry_point in registry.registered()}
-        for name in sorted((self.settings.disable | self.settings.enable) - ids):
+        for name in sorted(named - ids):
             close = difflib.get_close_matches(name, ids, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self._problem(f"no patch is called {name!r}{hint}")
