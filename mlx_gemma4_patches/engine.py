@@ -41,6 +41,10 @@ class Record:
     calls: int = field(default=0, repr=False)  # of _settle, under way or waiting for it
 
     @property
+    def distribution(self) -> str:
+        return _distribution(self.id.partition(".")[0])
+
+    @property
     def modules(self) -> frozenset[str]:
         return frozenset().union(*(code.modules for code in self.candidates + self.fine))
 
@@ -251,7 +255,7 @@ class Engine:
 
     def _refuse(self, record: Record, mismatch: str) -> None:
         record.state = State.FINGERPRINT_MISMATCH
-        distribution = _distribution(record.id.partition(".")[0])
+        distribution = record.distribution
         version = self.versions.get(distribution)
         if record.release_known:
             record.reason = f"{mismatch} is not as {distribution} {version} ships it"
@@ -293,7 +297,7 @@ class Engine:
     # words
 
     def _why_applied(self, record: Record, code: matrix.Code) -> str:
-        distribution = _distribution(record.id.partition(".")[0])
+        distribution = record.distribution
         version = self.versions.get(distribution)
         if record.release_known:
             return f"{distribution} {version} has this fault"
@@ -362,7 +366,7 @@ def _why_fine(row: matrix.Row, versions: matrix.Versions) -> str:
 
 
 def _releases(record: Record, code: matrix.Code) -> str:
-    return f"{_distribution(record.id.partition('.')[0])} {', '.join(code.releases)}"
+    return f"{record.distribution} {', '.join(code.releases)}"
 
 
 def _distribution(host: str) -> str:
