@@ -96,7 +96,8 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("patch", "state", "reason", "what users see without it"):
+    table.add_column("patch", no_wrap=True)
+    for title in ("state", "reason", "what users see without it"):
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(row["id"], row["state"].replace("_", " "), row["reason"], row["title"])
@@ -110,7 +111,9 @@ def _explain(options: argparse.Namespace) -> int:
         ERR.print(Text(f"error: no patch is called {options.id!r}; `list` shows them all"))
         return 2
     patch = registry.load(entry_points[options.id])
-    row = matrix.load().rows.get(options.id) or matrix.parse_row(options.id, patch.row)
+    known = matrix.load()
+    row = known.rows.get(options.id) or matrix.parse_row(options.id, patch.row)
+    evidence = known.evidence.get(options.id, matrix.Evidence({}, {}))
     described = {
         "id": row.id,
         "title": row.title,
@@ -119,8 +122,8 @@ def _explain(options: argparse.Namespace) -> int:
         "fixed_in": row.fixed_in,
         "upstream": list(row.upstream),
         "targets": list(patch.targets),
-        "measured": dict(row.measured),
-        "evidence": {outcome: list(names) for outcome, names in row.evidence.items()},
+        "measured": dict(evidence.measured),
+        "evidence": {outcome: list(names) for outcome, names in evidence.outcomes.items()},
     }
     if options.json:
         print(json.dumps(described, indent=2))

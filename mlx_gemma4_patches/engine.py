@@ -7,7 +7,6 @@ outside it.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import sys
 import threading
@@ -20,7 +19,7 @@ from packaging.version import Version
 from . import HOSTS, matrix, registry
 from .finder import Finder
 from .fingerprint import NoSource, fingerprint
-from .patch import Patch, State
+from .patch import State
 from .settings import PREFIX, Settings, log
 from .surgery import Surgery, current
 
@@ -33,7 +32,7 @@ class Record:
     title: str
     state: State
     reason: str
-    patch: Patch | None = None
+    entry_point: registry.EntryPoint | None = None
     candidates: tuple[matrix.Code, ...] = ()  # code the patch was written for
     fine: tuple[matrix.Code, ...] = ()  # code known to be without the fault
     release_known: bool = False
@@ -56,6 +55,7 @@ class Engine:
         self.settings = settings or Settings.read()
         self.records: dict[str, Record] = {}
         self.versions: dict[str, Version | None] = {}
+        self._asked_for: set[str] = set()
         self.hosts: list[str] = []
         self.problems: list[str] = []
         self._applied: list[Record] = []  # in order: later wrappers lie on earlier ones
@@ -72,18 +72,18 @@ class Engine:
             if host in self.hosts:
                 return
             self.hosts.append(host)
-        self.versions = registry.installed_versions()
+        self._learn_versions({_distribution(host)})
         try:
-            rows = matrix.load()
+            known = matrix.load(host)
         except matrix.MatrixError as error:
             self._problem(f"no patch is applied: {error}")
             return
-        seen = [self._select(point, rows) for point in registry.registered(host, self._problem)]
+        seen = [self._select(point, known) for point in registry.registered(host, self._problem)]
         for record in seen:
             self.records[record.id] = record
             log.debug("%s: %s, %s", record.id, record.state.value, record.reason)
             self.finder.watch(record.modules)
-        self._check_ids(rows)
+        self._check_ids()
         for record in seen:  # what it waits for may be another host, imported already
             self._settle(record)
 
@@ -147,7 +147,7 @@ class Engine:
     # selection
 
     def _select(self, entry_point: registry.EntryPoint, known: matrix.Matrix) -> Record:
-        record = Record(entry_point.name, "", State.NOT_NEEDED, "")
+        record = Record(entry_point.name, "", State.NOT_NEEDED, "", entry_point)
         row = known.rows.get(record.id)
         if record.id in self.settings.disable:
             record.state, record.reason = State.DISABLED, f"named in {PREFIX}_DISABLE"
@@ -155,12 +155,10 @@ class Engine:
             return record
         try:
             if row is None:
-                record.patch = registry.load(entry_point)
-                row = matrix.parse_row(record.id, record.patch.row)
+                row = matrix.parse_row(record.id, registry.load(entry_point).row)
             record.title = row.title
+            self._learn_versions(row.distributions)
             self._decide(record, row, known)
-            if record.state is State.PENDING and record.patch is None:
-                record.patch = registry.load(entry_point)
         except Exception as error:
             self._fail(record, "could not be loaded", error)
         return record
@@ -191,6 +189,11 @@ class Engine:
                 record.reason = _why_fine(row, self.versions)
         if record.state is State.PENDING:
             record.reason = f"waits for the import of {', '.join(sorted(record.modules))}"
+
+    def _learn_versions(self, names: frozenset[str] | set[str]) -> None:
+        unknown = names - self._asked_for  # each takes the reading of a long METADATA file
+        self._asked_for |= unknown
+        self.versions.update(registry.installed_versions(unknown))
 
     def _is_faulty_code(self, row: matrix.Row, code: matrix.Code) -> bool:
         return all(
@@ -267,10 +270,14 @@ class Engine:
         self._warn_left_off(record)
 
     def _apply(self, record: Record, code: matrix.Code, state: State, reason: str) -> None:
-        assert record.patch is not None
+        try:
+            patch = registry.load(record.entry_point)
+        except Exception as error:
+            self._fail(record, "could not be loaded", error)
+            return
         surgery = Surgery(record.id, tuple(code.targets))
         try:
-            record.patch.apply(surgery)
+            patch.apply(surgery)
         except Exception as error:
             surgery.undo()
             self._fail(record, "could not be applied", error)
@@ -318,11 +325,13 @@ class Engine:
             "waits_for": sorted(record.modules) if state is State.PENDING else [],
         }
 
-    def _check_ids(self, known: matrix.Matrix) -> None:
+    def _check_ids(self) -> None:
         named = self.settings.disable | self.settings.enable
         if not named:  # looking through every distribution takes its time
             return
-        ids = set(known.rows) | {entry_point.name for entry_point in registry.registered()}
+        import difflib
+
+        ids = set(matrix.load().rows) | {entry_point.name for entry_point in registry.registered()}
         for name in sorted(named - ids):
             close = difflib.get_close_matches(name, ids, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -357,11 +366,10 @@ def _mismatch(code: matrix.Code) -> str | None:
 
 
 def _why_fine(row: matrix.Row, versions: matrix.Versions) -> str:
-    concerned = {name for alternative in row.faulty for name in alternative} | {row.distribution}
-    missing = sorted(name for name in concerned if name not in versions)
+    missing = sorted(row.distributions - set(versions))
     if missing:
         return f"{', '.join(missing)} is not installed"
-    together = ", ".join(f"{name} {versions[name]}" for name in sorted(concerned))
+    together = ", ".join(f"{name} {versions[name]}" for name in sorted(row.distributions))
     return f"{together}: without this fault"
 
 

@@ -1,13 +1,15 @@
 """``compat_matrix.yaml``: which fault is in which release, with fingerprints and evidence.
 
 Everything the engine knows about releases comes from this file. It is validated when it is read,
-so that a broken file gives one clear error instead of a wrong plan.
+so that a broken file gives one clear error instead of a wrong plan. It is a stream of YAML
+documents, because a host's import waits for it: what all share, one for each host's patches, and
+the evidence, which no host needs.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,15 @@ class Row:
     upstream: tuple[str, ...]
     opt_in: bool
     code: tuple[Code, ...]
-    measured: Mapping[str, str]  # what the probe saw, stock and patched
-    evidence: Mapping[str, tuple[str, ...]]  # combinations by outcome
 
     @property
     def distribution(self) -> str:
         return self.id.partition(".")[0].replace("_", "-")
+
+    @property
+    def distributions(self) -> frozenset[str]:
+        """The row's own and all that its conditions name."""
+        return frozenset({self.distribution}.union(*self.faulty))
 
     def is_faulty(self, versions: Versions) -> bool:
         """Whether the matrix says that this combination of releases has the fault."""
@@ -63,6 +68,14 @@ class Row:
 
     def code_of(self, release: str) -> Code | None:
         return next((code for code in self.code if release in code.releases), None)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the release matrix measured of one patch."""
+
+    measured: Mapping[str, str]  # what the probe saw, stock and patched
+    outcomes: Mapping[str, tuple[str, ...]]  # combinations by outcome
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,10 @@ class Advice:
 @dataclass(frozen=True)
 class Matrix:
     releases: Mapping[str, tuple[str, ...]]  # by distribution, oldest first
-    combinations: Mapping[str, Mapping[str, str]]  # what the release matrix runs
     advice: tuple[Advice, ...]
     rows: Mapping[str, Row]
+    combinations: Mapping[str, Mapping[str, str]]  # what the release matrix runs
+    evidence: Mapping[str, Evidence]  # by patch id
 
     def advise(self, versions: Versions) -> list[str]:
         """What users of this combination should know."""
@@ -106,8 +120,8 @@ def path() -> Path:
 
 
 @functools.cache
-def load() -> Matrix:
-    """The matrix of this installation.
+def load(host: str | None = None) -> Matrix:
+    """The matrix of this installation: all of it, or what patching ``host`` takes.
 
     Raises:
         MatrixError: missing, unreadable or not of the schema.
@@ -117,22 +131,26 @@ def load() -> Matrix:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise MatrixError(f"{file}: {error}") from error
-    return parse(text, str(file))
+    return parse(text, str(file), host)
 
 
-def parse(text: str, name: str = FILE) -> Matrix:
-    """The matrix in ``text``; ``name`` stands in error messages.
+def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
+    """The matrix in ``text``, read up to the patches of ``host`` if one is given.
+
+    ``name`` stands in error messages.
 
     Raises:
         MatrixError: not YAML, or not of the schema.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    data: dict[str, Any] = {}
+    rows: dict[str, Row] = {}
     try:
-        data = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise MatrixError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        data = _mapping(data, "the file")
+        for document in _documents(text):
+            patches = _mapping(document.get("patches", {}), "patches")
+            rows |= {key: parse_row(key, value) for key, value in patches.items()}
+            data.update(document)
+            if host is not None and document.get("host") == host:
+                break
         if data.get("schema") != SCHEMA:
             raise MatrixError(
                 f"schema {data.get('schema')!r} is not {SCHEMA}, the one this version reads"
@@ -142,23 +160,36 @@ def parse(text: str, name: str = FILE) -> Matrix:
                 key: _versions(value, f"releases.{key}")
                 for key, value in _mapping(data.get("releases"), "releases").items()
             },
-            combinations={
-                key: _strings_by_name(value, f"combinations.{key}")
-                for key, value in _mapping(data.get("combinations"), "combinations").items()
-            },
             advice=tuple(
                 _advice(part, "advice") for part in _sequence(data.get("advice", []), "advice")
             ),
-            rows={
-                key: parse_row(key, value)
-                for key, value in _mapping(data.get("patches"), "patches").items()
+            rows=rows,
+            combinations={
+                key: _strings_by_name(value, f"combinations.{key}")
+                for key, value in _mapping(data.get("combinations", {}), "combinations").items()
+            },
+            evidence={
+                key: _evidence(value, f"evidence.{key}")
+                for key, value in _mapping(data.get("evidence", {}), "evidence").items()
             },
         )
     except MatrixError as error:
         raise MatrixError(f"{name}: {error}") from error
 
 
-_ROW_KEYS = {"title", "faulty", "fixed_in", "upstream", "opt_in", "code", "measured", "evidence"}
+def _documents(text: str) -> Iterator[Mapping[str, Any]]:
+    documents = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    while True:
+        try:
+            document = next(documents, None)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise MatrixError(f"no valid YAML: {' '.join(str(error).split())}") from error
+        if document is None:
+            return
+        yield _mapping(document, "a document")
+
+
+_ROW_KEYS = {"title", "faulty", "fixed_in", "upstream", "opt_in", "code"}
 
 
 def parse_row(patch_id: str, data: Any) -> Row:
@@ -176,12 +207,6 @@ def parse_row(patch_id: str, data: Any) -> Row:
     opt_in = row.get("opt_in", False)
     if not isinstance(opt_in, bool):
         raise MatrixError(f"{where}.opt_in: {opt_in!r} is neither true nor false")
-    evidence = {
-        key: _strings(value, f"{where}.evidence.{key}")
-        for key, value in _mapping(row.get("evidence", {}), f"{where}.evidence").items()
-    }
-    if unknown := set(evidence) - set(OUTCOMES):
-        raise MatrixError(f"{where}.evidence: unknown outcomes {', '.join(sorted(unknown))}")
     fixed_in = row.get("fixed_in")
     return Row(
         id=patch_id,
@@ -196,8 +221,6 @@ def parse_row(patch_id: str, data: Any) -> Row:
         code=tuple(
             _code(part, f"{where}.code") for part in _sequence(row.get("code", []), f"{where}.code")
         ),
-        measured=_strings_by_name(row.get("measured", {}), f"{where}.measured"),
-        evidence=evidence,
     )
 
 
@@ -216,6 +239,14 @@ def _code(data: Any, where: str) -> Code:
         if not all(target.partition(":")):
             raise MatrixError(f"{where}.targets: {target!r} is not of the form module:path")
     return Code(_versions(part.get("releases"), f"{where}.releases"), targets)
+
+
+def _evidence(data: Any, where: str) -> Evidence:
+    part = dict(_mapping(data, where))
+    measured = _strings_by_name(part.pop("measured", {}), f"{where}.measured")
+    if unknown := set(part) - set(OUTCOMES):
+        raise MatrixError(f"{where}: unknown outcomes {', '.join(sorted(unknown))}")
+    return Evidence(measured, {key: _strings(value, where) for key, value in part.items()})
 
 
 def _advice(data: Any, where: str) -> Advice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from packaging.version import InvalidVersion, Version
 
@@ -54,10 +54,10 @@ def load(entry_point: EntryPoint) -> Patch:
     return patch
 
 
-def installed_versions() -> dict[str, Version | None]:
-    """Versions of the distributions that conditions name; None where there is no valid version."""
+def installed_versions(names: Iterable[str] = DISTRIBUTIONS) -> dict[str, Version | None]:
+    """Versions of the distributions that are installed; None where there is no valid version."""
     found: dict[str, Version | None] = {}
-    for name in DISTRIBUTIONS:
+    for name in names:
         try:
             found[name] = Version(version(name))
         except PackageNotFoundError:

@@ -25,13 +25,13 @@ SUBJECTS = ("vllm-mlx", "mlx-vlm", "mlx-lm")  # a combination is about the first
 OUTCOMES = {"proved": "fixed", "not_needed": "fine", "not_applicable": "not_applicable"}
 HEADER = """\
 # Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
-# (code), measured and evidence by `nox -s matrix -- --write`; see mlx_gemma4_patches/matrix.py.
+# (code) and evidence by `nox -s matrix -- --write`; see mlx_gemma4_patches/matrix.py.
 """
 
 
 def main() -> int:
     options = _parser().parse_args()
-    data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    data = _read()
     chosen = {
         name: combination
         for name, combination in data["combinations"].items()
@@ -218,28 +218,36 @@ def _outcomes(result: dict) -> dict[str, str]:
     }
 
 
+def _written(data: dict, patch_id: str) -> dict[str, str]:
+    """The outcome by combination that the file has for a patch."""
+    evidence = data["evidence"].get(patch_id, {})
+    return {name: outcome for outcome in matrix.OUTCOMES for name in evidence.get(outcome, ())}
+
+
 def _write_evidence(data: dict, results: dict) -> None:
-    for patch_id, row in data["patches"].items():
-        old = {n: o for o, names in row.get("evidence", {}).items() for n in names}
+    evidence = {}
+    for patch_id in data["patches"]:
+        outcomes = _written(data, patch_id)
+        measured = data["evidence"].get(patch_id, {}).get("measured", {})
         for name, result in results.items():
-            old.pop(name, None)
+            outcomes.pop(name, None)
             if _about(patch_id, data, name) and patch_id in _outcomes(result):
-                old[name] = _outcomes(result)[patch_id]
-        row["evidence"] = {
-            outcome: [name for name in data["combinations"] if old.get(name) == outcome]
-            for outcome in matrix.OUTCOMES
-            if outcome in old.values()
-        }
-        for name, result in results.items():
+                outcomes[name] = _outcomes(result)[patch_id]
             for patch in result["patches"] if _about(patch_id, data, name) else ():
                 if patch["id"] == patch_id and patch["verdict"] == "proved":
-                    row["measured"] = {m: patch[m]["measured"] for m in ("stock", "patched")}
+                    measured = {m: patch[m]["measured"] for m in ("stock", "patched")}
+        evidence[patch_id] = {"measured": measured} | {
+            outcome: [name for name in data["combinations"] if outcomes.get(name) == outcome]
+            for outcome in matrix.OUTCOMES
+            if outcome in outcomes.values()
+        }
+    data["evidence"] = evidence
 
 
 def _wrong_evidence(data: dict, results: dict) -> list[str]:
     errors = []
-    for patch_id, row in data["patches"].items():
-        written = {n: o for o, names in row.get("evidence", {}).items() for n in names}
+    for patch_id in data["patches"]:
+        written = _written(data, patch_id)
         for name, result in results.items():
             measured = _outcomes(result).get(patch_id)
             if _about(patch_id, data, name) and measured != written.get(name):
@@ -247,8 +255,22 @@ def _wrong_evidence(data: dict, results: dict) -> list[str]:
     return errors
 
 
+def _read() -> dict:
+    """The documents of the file as one."""
+    data: dict = {"patches": {}}
+    for document in yaml.safe_load_all(FILE.read_text(encoding="utf-8")):
+        data["patches"] |= document.pop("patches", {})
+        data |= document
+    return data
+
+
 def _save(data: dict) -> None:
-    text = yaml.safe_dump(data, sort_keys=False, width=100, default_flow_style=None)
+    documents = [{key: data[key] for key in ("schema", "releases", "advice")}]
+    for host in ("mlx_lm", "mlx_vlm", "vllm_mlx"):
+        rows = {i: data["patches"][i] for i in sorted(data["patches"]) if i.startswith(f"{host}.")}
+        documents.append({"host": host, "patches": rows})
+    documents.append({key: data[key] for key in ("combinations", "evidence")})
+    text = yaml.safe_dump_all(documents, sort_keys=False, width=100, default_flow_style=None)
     FILE.write_text(HEADER + text, encoding="utf-8")
 
 

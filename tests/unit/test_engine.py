@@ -79,8 +79,9 @@ def run(host, monkeypatch):
         prints = {target: fingerprint(target) for target in (code or (TARGET,))}
         known = matrix.Matrix(
             releases={"mlx-lm": ("1.0.0", "1.1.0")},
-            combinations={},
             advice=(),
+            combinations={},
+            evidence={},
             rows={
                 ID: matrix.parse_row(
                     ID,
@@ -95,8 +96,8 @@ def run(host, monkeypatch):
         )
         versions = {"mlx-lm": Version(version) if version else None}
         points = [p if isinstance(p, Point) else Point(p) for p in patches]
-        monkeypatch.setattr(matrix, "load", lambda: known)
-        monkeypatch.setattr(registry, "installed_versions", lambda: versions)
+        monkeypatch.setattr(matrix, "load", lambda host=None: known)
+        monkeypatch.setattr(registry, "installed_versions", lambda names: versions)
         monkeypatch.setattr(registry, "registered", lambda *_: points)
         started = engine.Engine(settings or Settings())
         if not imported:
@@ -361,7 +362,7 @@ def test_a_broken_matrix_applies_nothing_and_says_so(run, monkeypatch, caplog):
     started = run(make_patch(), imported=False)
     fresh = engine.Engine(Settings())
 
-    def broken():
+    def broken(host):
         raise matrix.MatrixError("the file: broken")
 
     monkeypatch.setattr(matrix, "load", broken)

@@ -11,7 +11,6 @@ from mlx_gemma4_patches import matrix
 TEXT = """
 schema: 1
 releases: {mlx-lm: [1.0.0, 1.1.0]}
-combinations: {}
 advice:
 - {when: {mlx-lm: ==1.0.0}, text: upgrade}
 patches:
@@ -61,6 +60,7 @@ def test_advice_is_for_its_combination_only():
         ({"patches": {"a.b": {"title": "t", "faulty": [], "colour": 1}}}, "unknown keys colour"),
         ({"patches": {"a.b": {"title": "t", "faulty": [], "opt_in": "no"}}}, "neither true nor"),
         ({"patches": {"a.b": {"faulty": []}}}, "patches.a.b.title"),
+        ({"evidence": {"a.b": {"finished": []}}}, "evidence.a.b: unknown outcomes finished"),
     ],
 )
 def test_a_breach_of_the_schema_is_named_with_its_place(change, words):
@@ -68,6 +68,29 @@ def test_a_breach_of_the_schema_is_named_with_its_place(change, words):
     with pytest.raises(matrix.MatrixError, match=r"^the file: ") as caught:
         matrix.parse(yaml.safe_dump(data), "the file")
     assert words in str(caught.value)
+
+
+DOCUMENTS = """
+schema: 1
+releases: {}
+---
+host: one
+patches: {one.fault: {title: a, faulty: []}}
+---
+host: two
+patches: {two.fault: {title: b, faulty: []}}
+---
+evidence: {one.fault: {fixed: [here]}}
+"""
+
+
+def test_a_host_reads_no_further_than_its_own_patches():
+    assert set(matrix.parse(DOCUMENTS).rows) == {"one.fault", "two.fault"}
+    assert matrix.parse(DOCUMENTS).evidence["one.fault"].outcomes == {"fixed": ("here",)}
+    broken = DOCUMENTS.replace("host: two", "host: [")
+    assert set(matrix.parse(broken, host="one").rows) == {"one.fault"}
+    with pytest.raises(matrix.MatrixError, match="no valid YAML"):
+        matrix.parse(broken, host="two")
 
 
 @pytest.mark.parametrize("text", ["", "[", "a: b: c", "\x00", "!!python/object:os.system {}"])
@@ -99,18 +122,20 @@ _values = st.recursive(
 )
 
 
-@given(patches=_values, releases=_values, advice=_values)
-def test_any_structure_is_read_or_refused(patches, releases, advice):
-    data = {"schema": 1, "releases": releases, "combinations": {}, "patches": patches}
+@given(patches=_values, releases=_values, advice=_values, evidence=_values)
+def test_any_structure_is_read_or_refused(patches, releases, advice, evidence):
+    first = {"schema": 1, "releases": releases, "advice": advice}
+    documents = [first, {"patches": patches}, {"evidence": evidence}]
     with contextlib.suppress(matrix.MatrixError):
-        matrix.parse(yaml.safe_dump({**data, "advice": advice}))
+        matrix.parse(yaml.safe_dump_all(documents))
 
 
 def test_the_shipped_file_follows_the_schema_and_names_only_what_it_measured():
     known = matrix.load()
-    names = set(known.combinations)
+    assert known.evidence.keys() == known.rows.keys()
+    for patch_id, evidence in known.evidence.items():
+        assert set().union(*evidence.outcomes.values()) <= set(known.combinations), patch_id
     for row in known.rows.values():
-        assert set().union(*row.evidence.values()) <= names, row.id
         assert {r for code in row.code for r in code.releases} <= set(
             known.releases[row.distribution]
         )
