@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -31,8 +30,7 @@ class MatrixError(ValueError):
     """The matrix or a third party's row does not follow the schema; the message says where."""
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """The source of a patch's targets, the same in every one of ``releases``."""
 
     releases: tuple[str, ...]
@@ -43,8 +41,7 @@ class Code:
         return frozenset(map(module_of, self.targets))
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     id: str
     title: str
     faulty: tuple[Mapping[str, SpecifierSet], ...]  # alternatives; all parts of one must hold
@@ -70,24 +67,21 @@ class Row:
         return next((code for code in self.code if release in code.releases), None)
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What the release matrix measured of one patch."""
 
     measured: Mapping[str, str]  # what the probe saw, stock and patched
     outcomes: Mapping[str, tuple[str, ...]]  # combinations by outcome
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(NamedTuple):
     """A combination that works but is better left behind."""
 
     when: Mapping[str, SpecifierSet]
     text: str
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     releases: Mapping[str, tuple[str, ...]]  # by distribution, oldest first
     advice: tuple[Advice, ...]
     rows: Mapping[str, Row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .surgery import Surgery
@@ -31,8 +31,7 @@ class State(str, Enum):
         return self in (State.APPLIED, State.UNVERIFIED)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What a probe saw: whether the fault is there, and the number or words that show it."""
 
     faulty: bool
