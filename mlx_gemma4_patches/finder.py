@@ -142,6 +142,16 @@ class PatchingLoader:
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._loader.__reduce_ex__(protocol)
 
+    def get_code(self, name: str) -> Any:
+        """Asked for by ``python -m NAME``."""
+        try:
+            from . import as_main
+
+            return as_main.code(name, self._loader)
+        except Exception as error:  # no source; the module runs as it is
+            log.debug("%s runs as __main__ without patches of its own: %r", name, error)
+            return self._loader.get_code(name)
+
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         # not in exec_module: as soon as a package is in sys.modules, other threads may import
         # submodules of it, and those must be watched by then

@@ -192,6 +192,29 @@ class TestLoader:
         assert runpy.run_module("pack.one", run_name="__main__")["value"] == 1
         assert told.events == ["before pack", "pack", "after pack", "__main__"]
 
+    def test_a_program_runs_in_the_module_that_can_be_imported(self, finder, told, pack):
+        write(
+            pack / "one.py",
+            f"{BODY}def add(): return value\nif __name__ == '__main__': told.sum = add()\n",
+        )
+        finder.watch(["pack.one"])
+        told_after = finder._on_import
+        finder._on_import = lambda module: (told_after(module), setattr(module, "value", 2))
+        runpy.run_module("pack.one", run_name="__main__")
+        assert told.sum == 2
+        runpy.run_module("pack.one", run_name="__mp_main__")  # as a spawned process does
+        assert told.events[-1] == "__mp_main__"
+
+    def test_a_program_without_source_runs_as_it_is(self, finder, told, pack):
+        file = write(
+            pack / "one.py", f"{BODY}if __name__ == '__main__': told.events.append('main')\n"
+        )
+        py_compile.compile(str(file), cfile=str(file.with_suffix(".pyc")))
+        file.unlink()
+        finder.watch(["pack.one"])
+        runpy.run_module("pack.one", run_name="__main__")
+        assert told.events[-2:] == ["__main__", "main"]
+
     def test_serves_pkgutil_inspect_and_resources(self, finder, pack):
         (pack / "data.txt").write_text("data")
         finder.watch(["pack.one"])

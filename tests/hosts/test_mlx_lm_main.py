@@ -1,4 +1,4 @@
-"""``python -m mlx_lm.server``, which runs past patches of that one module, gets the others."""
+"""``python -m mlx_lm.server`` is patched, though Python runs that file as a module of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.hosts.server import serve
 pytest.importorskip("mlx_lm.models.gemma4", reason="no Gemma 4 in this mlx-lm")
 
 
-def test_what_does_not_live_in_the_server_is_patched_there_too(tmp_path: Path) -> None:
+def test_its_answers_are_those_of_the_patched_server(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     with serve("mlx_lm", folder, program="tests.hosts.chat_server") as post:
 
@@ -24,4 +24,6 @@ def test_what_does_not_live_in_the_server_is_patched_there_too(tmp_path: Path) -
         made = message(f"{THOUGHT}\nhm{call('a:None', 'ns.get')}")
         assert made["reasoning"] == "hm"
         assert made["tool_calls"][0]["function"] == {"name": "ns.get", "arguments": '{"a": null}'}
+        assert made["content"] is None
         assert message(f"{RESPONSE}\nHi")["content"] == "Hi"
+        assert message(call("a:{", "broken"))["content"] == "call:broken{a:{}"

@@ -6,7 +6,7 @@ and null where there is no content.
 Why: ``APIHandler.generate_response`` writes the key only where there is text.
 
 The fix: null is filled in. It can be deleted when no supported release is older than 0.32.0, which
-does so for every model. ``python -m mlx_lm.server`` runs past it; ``mlx_lm.server`` does not.
+does so for every model.
 """
 
 from __future__ import annotations

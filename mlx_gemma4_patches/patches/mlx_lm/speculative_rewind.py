@@ -13,9 +13,6 @@ come in one step, whose tail is cut (see ``gemma4.cache_tail``). The draft's com
 overwrite the oldest, so the state before each is kept until it is known how many are rejected.
 Both are exact. It can be deleted when mlx-lm rewinds full sliding-window caches.
 
-``python -m mlx_lm.generate`` has a copy of the function that no patch reaches; ``mlx_lm.generate``
-and ``python -m mlx_lm generate`` are served.
-
 Upstream: ml-explore/mlx-lm#1423, #1427 (closed without a fix).
 """
 

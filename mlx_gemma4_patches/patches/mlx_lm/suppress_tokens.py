@@ -8,9 +8,7 @@ generates them. mlx-lm reads ``eos_token_id`` alone from that file.
 The fix: ``load_model`` notes the tokens on the model, and whatever generates with that model,
 alone, in batches or with a draft model, has a logits processor for them before the caller's. The
 model's own logits stay as they are. So does a model that ``load_model`` did not load: nothing says
-which file is its own. ``python -m mlx_lm.generate``, which mlx-lm deprecates, runs a second copy of
-that file out of our reach; ``mlx_lm.generate`` and ``python -m mlx_lm generate`` are served. It can
-be deleted when mlx-lm reads ``suppress_tokens``.
+which file is its own. It can be deleted when mlx-lm reads ``suppress_tokens``.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ Why: the server parses what is not empty, and what is no string fails up to 0.32
 (ml-explore/mlx-lm#1904). Google's template of July 2026 raises where it is given a string.
 
 The fix: no arguments are ``{}``, and an object reaches the server's own parsing as JSON. It can be
-deleted when mlx-lm gives templates an object in every case. ``python -m mlx_lm.server`` runs past
-it; ``mlx_lm.server`` does not.
+deleted when mlx-lm gives templates an object in every case.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ On 0.31.3 the token that stops has no state, and the text before it is a call by
 
 The fix: the calls that can be read are answered, and the rest ends ``content``, without markers,
 which would be tokens in the next prompt; ``finish_reason`` is "stop" where no call was made. It can
-be deleted when mlx-lm answers such text. ``python -m mlx_lm.server`` runs past it; the command
-``mlx_lm.server`` does not.
+be deleted when mlx-lm answers such text.
 """
 
 from __future__ import annotations
