@@ -131,6 +131,7 @@ class PatchingLoader:
     def __init__(self, loader: Any, finder: Finder):
         self._loader = loader
         self._finder = finder
+        self._get_code = getattr(loader, "get_code", None)
 
     @property
     def __class__(self) -> type:
@@ -150,7 +151,7 @@ class PatchingLoader:
             return as_main.code(name, self._loader)
         except Exception as error:  # no source; the module runs as it is
             log.debug("%s runs as __main__ without patches of its own: %r", name, error)
-            return self._loader.get_code(name)
+            return self._get_code(name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         # not in exec_module: as soon as a package is in sys.modules, other threads may import
@@ -165,5 +166,8 @@ class PatchingLoader:
         if getattr(module, "__loader__", None) is self:
             module.__loader__ = self._loader
         self._loader.exec_module(module)
+        if isinstance(self._loader, importlib.machinery.SourceFileLoader):
+            # `python -m` of what its package has imported asks the true loader
+            self._loader.get_code = self.get_code
         # a body may put something else into sys.modules, which is what importers get
         self._finder.after(spec.name, sys.modules.get(spec.name, module))

@@ -202,6 +202,9 @@ class TestLoader:
         finder._on_import = lambda module: (told_after(module), setattr(module, "value", 2))
         runpy.run_module("pack.one", run_name="__main__")
         assert told.sum == 2
+        told.sum = 0
+        runpy.run_module("pack.one", run_name="__main__")  # imported by now, as mlx_lm.generate is
+        assert told.sum == 2
         runpy.run_module("pack.one", run_name="__mp_main__")  # as a spawned process does
         assert told.events[-1] == "__mp_main__"
 
