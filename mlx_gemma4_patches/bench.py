@@ -53,7 +53,8 @@ def run(size: str) -> list[dict[str, Any]]:
     if importlib.util.find_spec("mlx_lm"):
         rows.append(import_host())
         rows += reverse_lookup(*_LOOKUPS[size])
-        rows.append(decode(size))
+        rows += generation(size)
+        rows += [speculation(), kv_cache(), *tool_calls()]
     return rows
 
 
@@ -146,8 +147,8 @@ def reverse_lookup(
     ]
 
 
-def decode(size: str, tokens: int = 32, rounds: int = 31) -> dict[str, Any]:
-    """Greedy decode of a random E2B model, in ms a token: short rounds, for quick alternation."""
+def generation(size: str, tokens: int = 32, rounds: int = 31) -> list[dict[str, Any]]:
+    """Prefill and greedy decode of a random E2B model, in ms a token: short rounds."""
     activate()
     import mlx.core as mx
     from mlx_lm.generate import generate_step
@@ -162,17 +163,109 @@ def decode(size: str, tokens: int = 32, rounds: int = 31) -> dict[str, Any]:
         model = gemma4_text.Model(gemma4_text.ModelArgs())  # the defaults are E2B's
         model.set_dtype(mx.bfloat16)
     mx.eval(model.parameters())
-    prompt = mx.array(tiny.prompt(32))
 
-    def seconds() -> float:
-        steps = generate_step(prompt, model, max_tokens=tokens + 1)
+    def prefill() -> float:
+        start = time.perf_counter()
+        next(generate_step(mx.array(tiny.prompt(512)), model, max_tokens=1))
+        return (time.perf_counter() - start) / 512
+
+    def decode() -> float:
+        steps = generate_step(mx.array(tiny.prompt(32)), model, max_tokens=tokens + 1)
         next(steps)  # the prompt
         start = time.perf_counter()
         for _ in steps:
             pass
         return (time.perf_counter() - start) / tokens
 
-    return _compare(f"decode, {size}", "ms", *_stock_and_patched(seconds), rounds)
+    return [
+        _compare(f"prefill, {size}", "ms", *_stock_and_patched(prefill), rounds),
+        _compare(f"decode, {size}", "ms", *_stock_and_patched(decode), rounds),
+    ]
+
+
+def speculation(tokens: int = 64) -> dict[str, Any]:
+    """Tokens for each step of the target past the window, alone and with a draft that agrees."""
+    activate()
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step, speculative_generate_step
+
+    from .gemma4 import tiny
+    from .patches.mlx_lm.tiny import text_model
+
+    prompt = mx.array(tiny.prompt(40))
+
+    def per_step(generate: Callable, *draft: Any) -> float:
+        target = _Counted(text_model("e2b"))
+        steps = generate(prompt, target, *draft, max_tokens=tokens)
+        next(steps)
+        before = target.calls
+        return len(list(steps)) / (target.calls - before)
+
+    def with_draft() -> float:
+        return per_step(speculative_generate_step, text_model("e2b"))
+
+    what = "tokens a target step, alone and with a draft that agrees"
+    return _compare(what, "", partial(per_step, generate_step), with_draft, 1)
+
+
+class _Counted:
+    """A model whose calls are counted."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self._model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def kv_cache(tokens: int = 4096) -> dict[str, Any]:
+    """The KV cache of a long prompt, plain and with kv_bits=8."""
+    activate()
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+    from mlx_lm.models.cache import make_prompt_cache
+
+    from .gemma4 import tiny
+    from .patches.mlx_lm.tiny import text_model
+
+    model = text_model("dense")
+    model.set_dtype(mx.bfloat16)
+
+    def megabytes(**how: Any) -> float:
+        cache = make_prompt_cache(model)
+        next(generate_step(mx.array(tiny.prompt(tokens)), model, prompt_cache=cache, **how))
+        return sum(layer.nbytes for layer in cache) / 1e6
+
+    quantized = partial(megabytes, kv_bits=8, quantized_kv_start=0)
+    return _compare(
+        f"KV cache of {tokens} tokens, bf16 and kv_bits=8", "MB", megabytes, quantized, 1
+    )
+
+
+def tool_calls(rounds: int = 5) -> list[dict[str, Any]]:
+    """Parsing a tool call of 20 kB, and with the patches one of 1 MB and one of 2 MB."""
+    activate()
+    from mlx_lm.tool_parsers import gemma4
+
+    item = '{name:<|"|>a name<|"|>,count:12,tags:[<|"|>x<|"|>,<|"|>y<|"|>]},'
+
+    def seconds(size: int) -> float:
+        text = "call:f{items:[" + (item * (size // len(item)))[:-1] + "]}"
+        start = time.perf_counter()
+        gemma4.parse_tool_call(text)
+        return time.perf_counter() - start
+
+    small = _stock_and_patched(partial(seconds, 20_000))
+    large = partial(seconds, 1_000_000), partial(seconds, 2_000_000)
+    return [
+        _compare("tool call of 20 kB", "ms", *small, rounds),
+        _compare("tool call of 1 MB, and of 2 MB", "ms", *large, rounds),
+    ]
 
 
 def _stock_and_patched(measure: Callable[[], float]) -> tuple[Callable, Callable]:
