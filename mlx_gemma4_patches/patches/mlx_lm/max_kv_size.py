@@ -19,9 +19,9 @@ from __future__ import annotations
 from ...gemma4 import tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
+from .models import is_gemma4
 
 _MAKE = "mlx_lm.models.cache:make_prompt_cache"
-_MODELS = ("mlx_lm.models.gemma4", "mlx_lm.models.gemma4_text")
 _KEPT = 4  # first tokens, as in the original
 
 
@@ -44,15 +44,11 @@ def apply(surgery: Surgery) -> None:
 def _limited(original):
     def make_prompt_cache(model, max_kv_size=None):
         made = original(model, max_kv_size)
-        if max_kv_size is None or not _is_gemma4(model):
+        if max_kv_size is None or not is_gemma4(model):
             return made
         return [_at_most(max_kv_size, cache) for cache in made]
 
     return make_prompt_cache
-
-
-def _is_gemma4(model) -> bool:
-    return any(kind.__module__ in _MODELS for kind in type(model).__mro__)
 
 
 def _at_most(size, cache):

@@ -6,8 +6,6 @@ from typing import Any
 
 STEP = "mlx_lm.generate:speculative_generate_step"
 
-_MODELS = ("mlx_lm.models.gemma4", "mlx_lm.models.gemma4_text")
-
 
 class View:
     """A model with some attributes replaced; the model itself stays as it is."""
@@ -37,7 +35,3 @@ class Caches(list):
     def origin(caches: list[Any]) -> list[Any]:
         """The caller's list."""
         return caches._given if isinstance(caches, Caches) else caches
-
-
-def is_gemma4(model: Any) -> bool:
-    return any(kind.__module__ in _MODELS for kind in model.__class__.__mro__)

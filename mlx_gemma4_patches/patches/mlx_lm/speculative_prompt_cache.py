@@ -24,7 +24,8 @@ import mlx.core as mx
 from ...gemma4 import tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .speculation import STEP, Caches, View, is_gemma4
+from .models import is_gemma4
+from .speculation import STEP, Caches, View
 from .tiny import text_model
 
 

@@ -27,7 +27,8 @@ from ...gemma4 import tiny
 from ...gemma4.cache_tail import drop_tail
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .speculation import STEP, Caches, View, is_gemma4
+from .models import is_gemma4
+from .speculation import STEP, Caches, View
 from .tiny import text_model
 
 _TRIM = "mlx_lm.models.cache:trim_prompt_cache"

@@ -23,7 +23,8 @@ import mlx.core as mx
 from ...gemma4 import tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .speculation import STEP, View, is_gemma4
+from .models import is_gemma4
+from .speculation import STEP, View
 from .tiny import text_model
 
 
