@@ -1,0 +1,65 @@
+"""mlx-vlm's tiny models with the image prompts of tests/reference and transformers' soft tokens.
+
+The vision tower stands aside, so that only what the text model makes of images is tested.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_gemma4_patches.patches.mlx_vlm import tiny
+from tests.hosts.parity import reference
+
+PROMPTS = ("images", "adjacent")
+PIXELS = mx.zeros((1, 3, 48, 48))  # something to be replaced
+
+
+class Pictured:
+    """A model that sees ``features_images`` whenever it is given pixels."""
+
+    def __init__(self, shape: str):
+        self.expected = reference(shape)
+        self.model = tiny.model(shape)
+        features = self.expected["features_images"]
+        self.model.vision_tower = lambda *_: features
+        self.model.embed_vision = lambda soft_tokens: soft_tokens
+
+    @property
+    def language_model(self) -> Any:
+        return self.model.language_model
+
+    def ids(self, name: str) -> mx.array:
+        """int (1, L)."""
+        return self.expected[f"ids_{name}"][None]
+
+    def embedded(self, ids: mx.array, start: int = 0, stop: int | None = None) -> dict[str, Any]:
+        """Arguments of the language model for columns ``start:stop`` of ``ids`` (1, L)."""
+        has_images = (ids == self.model.config.image_token_id).any().item()
+        made = self.model.get_input_embeddings(ids, PIXELS if has_images else None)
+        columns = slice(start, stop)
+        part = {"inputs": ids[:, columns], "inputs_embeds": made.inputs_embeds[:, columns]}
+        if made.per_layer_inputs is not None:
+            part["per_layer_inputs"] = made.per_layer_inputs[:, columns]
+        return part
+
+    def logits(self, ids: mx.array, cuts: tuple[int, ...] = (), cache: Any = None) -> mx.array:
+        """(1, L) ids, fed in parts that begin at ``cuts`` too -> (L, vocabulary)."""
+        starts = (0, *cuts)
+        stops = (*cuts, ids.shape[1])
+        return mx.concatenate(
+            [
+                self.language_model(**self.embedded(ids, start, stop), cache=cache).logits[0]
+                for start, stop in zip(starts, stops, strict=True)
+            ]
+        )
+
+    def greedy(self, ids: mx.array, count: int, **options: Any) -> list[int]:
+        """The ``count`` tokens that ``generate_step`` says after an image prompt."""
+        generate = importlib.import_module("mlx_vlm.generate")  # also the name of a function there
+        steps = generate.generate_step(
+            ids, self.model, PIXELS, None, max_tokens=count, temperature=0.0, **options
+        )
+        return [token for token, _ in steps]
