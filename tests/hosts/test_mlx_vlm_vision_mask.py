@@ -12,8 +12,6 @@ from tests.hosts.pictures import PIXELS, PROMPTS, Pictured
 
 pytest.importorskip("mlx_vlm")
 
-_A, _B = slice(7, 19), slice(31, 55)  # the soft tokens of "images"
-
 
 @pytest.fixture(scope="module", params=tiny.SHAPES)
 def seeing(request: pytest.FixtureRequest) -> Pictured:
@@ -57,7 +55,7 @@ def test_greedy_tokens_after_images_are_those_of_transformers(
 def test_a_prompt_in_parts_that_split_no_image_is_the_whole(
     seeing: Pictured, cuts: tuple[int, ...]
 ) -> None:
-    ids = seeing.ids("images")
+    ids = seeing.ids("images")  # they are 7..18 and 31..54
     logits = seeing.logits(ids, cuts, seeing.language_model.make_cache())
     assert distance(logits, seeing.expected["logits_images"]) < TOLERANCE
     again = seeing.logits(ids, cuts, seeing.language_model.make_cache())
@@ -89,17 +87,7 @@ def test_rows_with_and_without_images_in_one_batch_are_as_alone() -> None:
         else BatchKVCache(padding)
         for layer in seeing.language_model.make_cache()
     ]
-    parts = [seeing.embedded(ids) for ids in prompts]
-    batch = {
-        name: mx.concatenate(
-            [
-                mx.pad(part[name], [(0, 0), (pad, 0)] + [(0, 0)] * (part[name].ndim - 2))
-                for part, pad in zip(parts, padding, strict=True)
-            ]
-        )
-        for name in parts[0]
-    }
-    made = seeing.language_model(**batch, cache=cache).logits
+    made = seeing.language_model(**seeing.batch(prompts), cache=cache).logits
     following = mx.array([[200], [201], [202]])
     then = seeing.language_model(following, cache=cache).logits
     for row, (ids, pad) in enumerate(zip(prompts, padding, strict=True)):
