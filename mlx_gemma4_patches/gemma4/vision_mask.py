@@ -12,7 +12,7 @@ Source: transformers 5.23, ``create_masks_for_vision_model`` (huggingface/transf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -20,27 +20,10 @@ import mlx.core as mx
 from ..patch import Finding
 from . import tiny
 
-MEDIA = frozenset({258880, 258884})  # the placeholder ids of images and videos, as Google ships it
-
 
 def applies(text_config: Any) -> bool:
     """Whether a host's config object of a text model asks for it."""
     return getattr(text_config, "use_bidirectional_attention", None) == "vision"
-
-
-def soft_tokens(ids: mx.array, media: Collection[int]) -> mx.array | None:
-    """Where the soft tokens of images are.
-
-    Args:
-        ids: int (B, L).
-        media: the placeholder ids of images and videos.
-
-    Returns bool (B, L), or None where there are none; evaluates ``ids``.
-    """
-    found = mx.zeros(ids.shape, mx.bool_)
-    for token in media:
-        found = found | (ids == token)
-    return found if found.any().item() else None
 
 
 def sliding_mask(causal: mx.array, images: mx.array) -> mx.array:

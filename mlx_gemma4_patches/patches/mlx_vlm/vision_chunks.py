@@ -22,7 +22,7 @@ from ...gemma4 import tiny as gemma4_tiny
 from ...gemma4 import vision_mask
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import images, tiny
+from . import noted, tiny
 
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _EMBED = "mlx_vlm.models.gemma4.gemma4:Model.get_input_embeddings"
@@ -82,7 +82,7 @@ def _is_one_piece(model: Any, ids: Any) -> bool:
         type(text_model).__module__ == _LANGUAGE
         and vision_mask.applies(text_model.config)
         and ids is not None
-        and images.soft_tokens(text_model, ids) is not None
+        and noted.placeholders(text_model).seen(ids).any().item()
     )
 
 
@@ -97,7 +97,7 @@ def _chunked_prefill_enabled(original):
 
 def _get_input_embeddings(original):
     def get_input_embeddings(self, input_ids=None, *args, **kwargs):
-        images.note_media(self)
+        noted.note(self)
         self.no_chunked_prefill = _is_one_piece(self, input_ids)  # up to 0.6.1 this decides
         return original(self, input_ids, *args, **kwargs)
 

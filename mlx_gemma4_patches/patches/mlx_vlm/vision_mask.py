@@ -22,9 +22,10 @@ from contextvars import ContextVar
 import mlx.core as mx
 
 from ...gemma4 import vision_mask
+from ...gemma4.placeholders import among
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import images, tiny
+from . import noted, tiny
 
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _TEXT_MODEL = f"{_LANGUAGE}:Gemma4TextModel"
@@ -70,7 +71,7 @@ def apply(surgery: Surgery) -> None:
 
 def _get_input_embeddings(original):
     def get_input_embeddings(self, *args, **kwargs):
-        images.note_media(self)
+        noted.note(self)
         return original(self, *args, **kwargs)
 
     return get_input_embeddings
@@ -108,17 +109,19 @@ def _take_images(text_model, inputs, shape, kwargs):
     types = [kwargs[name] for name in _TYPES if kwargs.get(name) is not None]
     ids = _ids.get() if inputs is None else inputs
     if ids is not None and ids.shape == shape:
-        found = images.soft_tokens(text_model, ids)
+        found = noted.placeholders(text_model).seen(ids)
     else:
         found = next((_typed(values) for values in types if values.shape == shape), None)
-    of_others = any(values.shape != shape and _typed(values) is not None for values in types)
+    if found is not None and not found.any().item():
+        found = None
+    of_others = any(values.shape != shape and _typed(values).any().item() for values in types)
     if found is not None or of_others:
         kwargs = {name: value for name, value in kwargs.items() if name not in _TYPES}
     return kwargs, found
 
 
 def _typed(types):
-    return vision_mask.soft_tokens(types, media=(1, 2))
+    return among(types, (1, 2))  # image, video
 
 
 def _sliding_mask(text_model, new, cache, found):
