@@ -3,11 +3,12 @@
     pip install torch transformers safetensors 'mlx[cpu]'
     python -m tests.reference.make
 
-Each file holds, float32 and int32, for the prompts ``8`` and ``40`` (past the window of 16) and for
+Each file holds, float32 and int32, for the prompts ``8`` and ``40`` (past the window of 16), for
 ``images`` (two images in one prompt, A of 3 x 4 and B of 6 x 4 soft tokens, the second larger than
-the window):
+the window) and for ``adjacent`` (the same, without text between the images):
 
 - ``ids_*`` (L,), ``logits_*`` (L, vocabulary), ``greedy_*`` (24,): the tokens that follow, no stop;
+  of ``adjacent`` the logits of the last four positions;
 - ``hidden_40`` (layers + 1, 4, hidden): the last four positions, of the embeddings, of each layer's
   output but the last's, and of the last norm's;
 - ``features_images`` (36, hidden): the soft tokens of A, then of B, as they enter the text model.
@@ -31,7 +32,7 @@ GREEDY = 24
 # Greedy tokens are only worth comparing where rounding cannot swap the best two.
 MARGIN = 0.03
 # Prompts whose greedy continuations keep that margin in all three shapes.
-SEEDS = {8: 11, 40: 8, "images": 5}
+SEEDS = {8: 11, 40: 8, "images": 5, "adjacent": 4}
 BOI, EOI, IMAGE = 500, 501, 502
 
 
@@ -39,9 +40,12 @@ def text_case(n: int) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.tensor([tiny.prompt(n, SEEDS[n])])}
 
 
-def image_case() -> dict[str, torch.Tensor]:
-    text = tiny.prompt(28, SEEDS["images"])
-    ids = [*text[:6], BOI, *[IMAGE] * 12, EOI, *text[6:16], BOI, *[IMAGE] * 24, EOI, *text[16:]]
+def image_case(name: str) -> dict[str, torch.Tensor]:
+    text = tiny.prompt(28, SEEDS[name])
+    before, between, after = text[:6], text[6:16], text[16:]
+    if name == "adjacent":
+        between = []
+    ids = [*before, BOI, *[IMAGE] * 12, EOI, *between, BOI, *[IMAGE] * 24, EOI, *after]
     input_ids = torch.tensor([ids])
     patches = [patchify(tiny.image(3, 4, seed=0)), patchify(tiny.image(6, 4, seed=1))]
     longest = max(len(values) for values, _ in patches)
@@ -100,13 +104,15 @@ def make(shape: str) -> dict[str, np.ndarray]:
         )
     assert not any(loading.values()), loading
     model.eval()
-    images = image_case()
+    images = image_case("images")
     cases = {"8": text_case(8), "40": text_case(40), "images": images}
+    cases["adjacent"] = image_case("adjacent")
     made = {
         f"{what}_{name}": values
         for name, case in cases.items()
         for what, values in numbers(model, case).items()
     }
+    made["logits_adjacent"] = made["logits_adjacent"][-4:]
     hidden = model(**cases["40"], output_hidden_states=True).hidden_states
     made["hidden_40"] = torch.stack([h[0, -4:] for h in hidden]).numpy()
     features = model.get_image_features(images["pixel_values"], images["image_position_ids"])

@@ -1,0 +1,169 @@
+"""Gemma 4 26B, 31B and 12B attend to images wrongly.
+
+What the user sees: wrong or vague answers about pictures; of the greedy tokens after an image,
+hardly one is that of transformers.
+
+Why: see ``gemma4.vision_mask``. Up to 0.6.0 images are attended to like text. Later releases let
+the soft tokens of an image see each other in every layer and at any distance; and not at all where
+``mm_token_type_ids`` do not come along, or are those of more than this part of the prompt.
+
+The fix: the soft tokens are found by their ids, which come with every part of a prompt, and the
+sliding-window layers get the right mask, built once in a forward pass. What has no image goes
+through as it is. It can be deleted when mlx-vlm makes the masks of transformers 5.23.
+
+Upstream: huggingface/transformers#46711, #46850.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextvars import ContextVar
+
+import mlx.core as mx
+
+from ...gemma4 import vision_mask
+from ...gemma4.placeholders import among
+from ...patch import Finding, Patch
+from ...surgery import Surgery
+from . import noted, tiny
+
+_LANGUAGE = "mlx_vlm.models.gemma4.language"
+_TEXT_MODEL = f"{_LANGUAGE}:Gemma4TextModel"
+_LAYER = f"{_LANGUAGE}:DecoderLayer.__call__"
+_MODEL = "mlx_vlm.models.gemma4.gemma4:Model"
+_TYPES = ("mm_token_type_ids", "token_type_ids")
+
+# of the forward pass under way
+_ids: ContextVar[mx.array | None] = ContextVar("token ids", default=None)
+_mask: ContextVar[mx.array | None] = ContextVar("mask of sliding-window layers", default=None)
+
+
+def probe() -> Finding:
+    model = tiny.model("dense")
+    text_model = model.language_model.model
+    layers = text_model.layers
+
+    def layer_sees(layer_type: str, ids: mx.array) -> mx.array:
+        text_model.layers = [next(x for x in layers if x.layer_type == layer_type)]
+        embeddings = model.get_input_embeddings(ids, None).inputs_embeds
+        length = ids.shape[1]
+        # row 0 as it is, in row 1 + k another embedding in place k
+        rows = mx.broadcast_to(embeddings, (1 + length, *embeddings.shape[1:]))
+        changed = mx.concatenate([mx.zeros((1, length)), mx.eye(length)])[..., None]
+        rows = mx.where(changed > 0, mx.roll(rows, 1, axis=-1), rows)
+        ids = mx.broadcast_to(ids, rows.shape[:2])
+        types = (ids == model.config.image_token_id).astype(mx.int32)
+        made = model.language_model(ids, inputs_embeds=rows, mm_token_type_ids=types).logits
+        return (mx.abs(made[1:] - made[:1]).max(axis=-1) > 1e-6).T
+
+    return vision_mask.probe(layer_sees)
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(f"{_MODEL}.get_input_embeddings", _get_input_embeddings)
+    surgery.wrap(f"{_MODEL}.__call__", _model)
+    surgery.wrap(f"{_TEXT_MODEL}.__call__", _text_model)
+    if hasattr(surgery.resolve(_TEXT_MODEL), "_make_masks"):
+        surgery.wrap(f"{_TEXT_MODEL}._make_masks", _make_masks)
+    else:  # up to 0.4.4
+        surgery.wrap(_LAYER, _layer)
+
+
+def _get_input_embeddings(original):
+    def get_input_embeddings(self, *args, **kwargs):
+        noted.note(self)
+        return original(self, *args, **kwargs)
+
+    return get_input_embeddings
+
+
+def _model(original):
+    def __call__(self, input_ids, *args, **kwargs):
+        before = _ids.set(input_ids)  # the text model is given embeddings alone
+        try:
+            return original(self, input_ids, *args, **kwargs)
+        finally:
+            _ids.reset(before)
+
+    return __call__
+
+
+def _text_model(original):
+    def __call__(self, inputs=None, inputs_embeds=None, mask=None, cache=None, *args, **kwargs):
+        new = inputs if inputs_embeds is None else inputs_embeds
+        if mask is None and new.shape[1] > 1 and vision_mask.applies(self.config):
+            kwargs, found = _take_images(self, inputs, new.shape[:2], kwargs)
+            if found is not None:
+                before = _mask.set(_sliding_mask(self, new, cache, found))
+                try:
+                    return original(self, inputs, inputs_embeds, mask, cache, *args, **kwargs)
+                finally:
+                    _mask.reset(before)
+        return original(self, inputs, inputs_embeds, mask, cache, *args, **kwargs)
+
+    return __call__
+
+
+def _take_images(text_model, inputs, shape, kwargs):
+    """``kwargs`` without what the host must not use, and where this pass has images, or None."""
+    types = [kwargs[name] for name in _TYPES if kwargs.get(name) is not None]
+    ids = _ids.get() if inputs is None else inputs
+    if ids is not None and ids.shape == shape:
+        found = noted.placeholders(text_model).seen(ids)
+    else:
+        found = next((_typed(values) for values in types if values.shape == shape), None)
+    if found is not None and not found.any().item():
+        found = None
+    of_others = any(values.shape != shape and _typed(values).any().item() for values in types)
+    if found is not None or of_others:
+        kwargs = {name: value for name, value in kwargs.items() if name not in _TYPES}
+    return kwargs, found
+
+
+def _typed(types):
+    return among(types, (1, 2))  # image, video
+
+
+def _sliding_mask(text_model, new, cache, found):
+    types = [layer.layer_type for layer in text_model.layers]
+    if "sliding_attention" not in types:
+        return None
+    first = None if cache is None else cache[types.index("sliding_attention")]
+    make = importlib.import_module(_LANGUAGE).create_attention_mask
+    causal = make(new, first, window_size=text_model.window_size, return_array=True)
+    return vision_mask.sliding_mask(causal, found)
+
+
+def _make_masks(original):
+    def _make_masks(self, *args, **kwargs):
+        masks, ours = original(self, *args, **kwargs), _mask.get()
+        if ours is None:
+            return masks
+        return [
+            ours if layer.layer_type == "sliding_attention" else mask
+            for layer, mask in zip(self.layers, masks, strict=True)
+        ]
+
+    return _make_masks
+
+
+def _layer(original):
+    def __call__(self, x, mask=None, *args, **kwargs):
+        if self.layer_type == "sliding_attention" and (ours := _mask.get()) is not None:
+            mask = ours
+        return original(self, x, mask, *args, **kwargs)
+
+    return __call__
+
+
+PATCH = Patch(
+    id="mlx_vlm.vision_mask",
+    targets=(
+        f"{_TEXT_MODEL}.__call__",
+        f"{_TEXT_MODEL}._make_masks",
+        f"{_MODEL}.__call__",
+        f"{_MODEL}.get_input_embeddings",
+    ),
+    apply=apply,
+    probe=probe,
+)
