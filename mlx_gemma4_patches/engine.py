@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -18,34 +17,11 @@ from packaging.version import Version
 
 from . import HOSTS, matrix, registry
 from .finder import Finder
-from .fingerprint import NoSource, fingerprint
-from .patch import State
+from .fingerprint import NoSource, first_mismatch
+from .patch import State, distribution_of
+from .record import Record, why_fine
 from .settings import PREFIX, Settings, log
-from .surgery import Surgery, current
-
-
-@dataclass
-class Record:
-    """Where one patch stands in this process, and why."""
-
-    id: str
-    title: str
-    state: State
-    reason: str
-    entry_point: registry.EntryPoint | None = None
-    candidates: tuple[matrix.Code, ...] = ()  # code the patch was written for
-    fine: tuple[matrix.Code, ...] = ()  # code known to be without the fault
-    release_known: bool = False
-    surgery: Surgery | None = None
-    calls: int = field(default=0, repr=False)  # of _settle, under way or waiting for it
-
-    @property
-    def distribution(self) -> str:
-        return _distribution(self.id.partition(".")[0])
-
-    @property
-    def modules(self) -> frozenset[str]:
-        return frozenset().union(*(code.modules for code in self.candidates + self.fine))
+from .surgery import Surgery
 
 
 class Engine:
@@ -72,7 +48,7 @@ class Engine:
             if host in self.hosts:
                 return
             self.hosts.append(host)
-        self._learn_versions({_distribution(host)})
+        self._learn_versions({distribution_of(host)})
         try:
             known = matrix.load(host)
         except matrix.MatrixError as error:
@@ -137,10 +113,10 @@ class Engine:
         """Everything known, ready for JSON."""
         return {
             "hosts": {
-                host: str(self.versions.get(_distribution(host)) or "unknown")
+                host: str(self.versions.get(distribution_of(host)) or "unknown")
                 for host in self.hosts
             },
-            "patches": [self._describe(record) for record in self.records.values()],
+            "patches": [record.describe() for record in self.records.values()],
             "problems": list(self.problems),
         }
 
@@ -166,14 +142,14 @@ class Engine:
     def _decide(self, record: Record, row: matrix.Row, known: matrix.Matrix) -> None:
         """Set the state from the versions alone; PENDING where the code has the last word."""
         distribution = row.distribution
-        version = self.versions.get(distribution)
-        release = known.release(distribution, version)
+        record.version = self.versions.get(distribution)
+        release = known.release(distribution, record.version)
         if row.opt_in and row.id not in self.settings.enable:
             record.state = State.DISABLED
             record.reason = f"opt-in: {PREFIX}_ENABLE={row.id} applies it"
         elif release is not None:
             if not row.is_faulty(self.versions):
-                record.reason = _why_fine(row, self.versions)
+                record.reason = why_fine(row, self.versions)
             elif (code := row.code_of(release)) is None:
                 record.state = State.FINGERPRINT_MISMATCH
                 record.reason = f"the matrix has no fingerprints for {distribution} {release}"
@@ -186,7 +162,7 @@ class Engine:
             if record.candidates:
                 record.state = State.PENDING
             else:
-                record.reason = _why_fine(row, self.versions)
+                record.reason = why_fine(row, self.versions)
         if record.state is State.PENDING:
             record.reason = f"waits for the import of {', '.join(sorted(record.modules))}"
 
@@ -230,7 +206,7 @@ class Engine:
             if not all(map(self._is_imported, code.modules)):
                 continue
             try:
-                mismatch = _mismatch(code)
+                mismatch = first_mismatch(code.targets)
             except NoSource as error:
                 if record.release_known:
                     self._apply(record, code, State.UNVERIFIED, f"by version alone: {error}")
@@ -241,33 +217,22 @@ class Engine:
             if mismatch:
                 mismatches.append(mismatch)
             elif code in record.candidates:
-                self._apply(record, code, State.APPLIED, self._why_applied(record, code))
+                self._apply(record, code, State.APPLIED, record.why_applied(code))
                 return
             else:
                 record.state = State.NOT_NEEDED
-                record.reason = f"the code is that of {_releases(record, code)}, which is fine"
+                record.reason = f"the code is that of {record.releases(code)}, which is fine"
                 return
         if len(mismatches) == len(record.candidates + record.fine):
-            self._refuse(record, mismatches[0])
+            record.state = State.FINGERPRINT_MISMATCH
+            record.reason = record.why_refused(mismatches[0])
+            self._warn_left_off(record)
 
     def _is_imported(self, name: str) -> bool:
         module = sys.modules.get(name)
         if module is None:
             return False
         return name in self._ran or not getattr(module.__spec__, "_initializing", False)
-
-    def _refuse(self, record: Record, mismatch: str) -> None:
-        record.state = State.FINGERPRINT_MISMATCH
-        distribution = record.distribution
-        version = self.versions.get(distribution)
-        if record.release_known:
-            record.reason = f"{mismatch} is not as {distribution} {version} ships it"
-        else:
-            record.reason = (
-                f"{distribution} {version or 'of unknown version'} is not in the matrix, and its "
-                f"{mismatch} is no code this patch was written for"
-            )
-        self._warn_left_off(record)
 
     def _apply(self, record: Record, code: matrix.Code, state: State, reason: str) -> None:
         try:
@@ -301,30 +266,6 @@ class Engine:
             record.reason,
         )
 
-    # words
-
-    def _why_applied(self, record: Record, code: matrix.Code) -> str:
-        distribution = record.distribution
-        version = self.versions.get(distribution)
-        if record.release_known:
-            return f"{distribution} {version} has this fault"
-        return f"the code is that of {_releases(record, code)}, which has this fault"
-
-    def _describe(self, record: Record) -> dict[str, Any]:
-        state, reason, touched = record.state, record.reason, []
-        if record.surgery is not None:
-            touched = record.surgery.touched()
-            if not record.surgery.is_intact():
-                state, reason = State.OVERWRITTEN, "something else replaced it after us"
-        return {
-            "id": record.id,
-            "title": record.title,
-            "state": state.value,
-            "reason": reason,
-            "touched": touched,
-            "waits_for": sorted(record.modules) if state is State.PENDING else [],
-        }
-
     def _check_ids(self) -> None:
         named = self.settings.disable | self.settings.enable
         if not named:  # looking through every distribution takes its time
@@ -349,36 +290,6 @@ class Engine:
                 log.addHandler(logging.StreamHandler())
         for problem in self.settings.problems:
             self._problem(problem)
-
-
-def _mismatch(code: matrix.Code) -> str | None:
-    """The first target whose source is not the recorded one, in words."""
-    for target, expected in code.targets.items():
-        try:
-            if fingerprint(target) == expected:
-                continue
-        except (ImportError, AttributeError):
-            return f"{target} (missing)"
-        module = getattr(current(target), "__module__", None)
-        foreign = module and module.partition(".")[0] != target.partition(".")[0]
-        return f"{target} (wrapped by {module})" if foreign else target
-    return None
-
-
-def _why_fine(row: matrix.Row, versions: matrix.Versions) -> str:
-    missing = sorted(row.distributions - set(versions))
-    if missing:
-        return f"{', '.join(missing)} is not installed"
-    together = ", ".join(f"{name} {versions[name]}" for name in sorted(row.distributions))
-    return f"{together}: without this fault"
-
-
-def _releases(record: Record, code: matrix.Code) -> str:
-    return f"{record.distribution} {', '.join(code.releases)}"
-
-
-def _distribution(host: str) -> str:
-    return host.replace("_", "-")
 
 
 ENGINE: Engine | None = None  # this process's, from the first import of a host on

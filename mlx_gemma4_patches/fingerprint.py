@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import linecache
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -37,6 +37,24 @@ def fingerprint(target: str) -> str:
     parts = [part for part in functions(current(target)) if part is not None]
     text = "\n".join(_source(list(layers(part))[-1], target) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def first_mismatch(targets: Mapping[str, str]) -> str | None:
+    """The first target whose source has not the fingerprint given for it, in words.
+
+    Raises:
+        NoSource: there is no source text to look at.
+    """
+    for target, expected in targets.items():
+        try:
+            if fingerprint(target) == expected:
+                continue
+        except (ImportError, AttributeError):
+            return f"{target} (missing)"
+        module = getattr(current(target), "__module__", None)
+        foreign = module and module.partition(".")[0] != target.partition(".")[0]
+        return f"{target} (wrapped by {module})" if foreign else target
+    return None
 
 
 def _source(value: Any, target: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from .patch import module_of
+from .patch import distribution_of, module_of
 
 SCHEMA = 1
 FILE = "compat_matrix.yaml"
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
     @property
     def distribution(self) -> str:
-        return self.id.partition(".")[0].replace("_", "-")
+        return distribution_of(self.id.partition(".")[0])
 
     @property
     def distributions(self) -> frozenset[str]:

@@ -81,3 +81,8 @@ class Patch:
 def module_of(target: str) -> str:
     """The module part of ``module:path``."""
     return target.partition(":")[0]
+
+
+def distribution_of(host: str) -> str:
+    """The name under which a host's package is published."""
+    return host.replace("_", "-")

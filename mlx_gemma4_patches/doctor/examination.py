@@ -12,7 +12,7 @@ from typing import Any
 import mlx_gemma4_patches
 
 from .. import matrix, registry
-from ..patch import State
+from ..patch import State, distribution_of
 from ..settings import Settings
 from . import probes
 
@@ -107,7 +107,7 @@ def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
         "device": _device(),
         "mlx": _text(versions, "mlx"),
         "transformers": _text(versions, "transformers"),
-        "hosts": {host: _text(versions, host.replace("_", "-")) for host in hosts},
+        "hosts": {host: _text(versions, distribution_of(host)) for host in hosts},
     }
 
 
