@@ -36,9 +36,9 @@ def test_the_words_are_those_of_the_model_alone(pair):
     for length, counts in LENGTHS.items():
         prompt = tiny.prompt(length)
         expected = plain(model, prompt, LIMIT)
-        for count, held in itertools.product(counts, (False, True)):
+        for count in counts:
             with patched(ID):
-                given = caches(model, draft) if held else None
+                given = caches(model, draft) if count % 2 else None
                 how = {"num_draft_tokens": count, "prompt_cache": given}
                 assert drafted(model, draft, prompt, LIMIT, **how) == expected, (length, how)
 
