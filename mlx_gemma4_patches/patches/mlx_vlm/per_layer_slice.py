@@ -23,7 +23,6 @@ from ...surgery import Surgery
 from . import noted, tiny
 
 _TEXT_MODEL = "mlx_vlm.models.gemma4.language:Gemma4TextModel.__call__"
-_EMBED = "mlx_vlm.models.gemma4.gemma4:Model.get_input_embeddings"
 
 
 def probe() -> Finding:
@@ -46,16 +45,8 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_EMBED, _get_input_embeddings)
+    noted.before_each_prompt(surgery)
     surgery.wrap(_TEXT_MODEL, _text_model)
-
-
-def _get_input_embeddings(original):
-    def get_input_embeddings(self, *args, **kwargs):
-        noted.note(self)
-        return original(self, *args, **kwargs)
-
-    return get_input_embeddings
 
 
 def _text_model(original):
@@ -84,7 +75,7 @@ def _text_model(original):
 
 PATCH = Patch(
     id="mlx_vlm.per_layer_slice",
-    targets=(_TEXT_MODEL, _EMBED),
+    targets=(_TEXT_MODEL, noted.EMBED),
     apply=apply,
     probe=probe,
 )

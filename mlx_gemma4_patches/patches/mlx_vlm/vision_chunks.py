@@ -24,8 +24,6 @@ from ...patch import Finding, Patch
 from ...surgery import Surgery
 from . import noted, tiny
 
-_LANGUAGE = "mlx_vlm.models.gemma4.language"
-_EMBED = "mlx_vlm.models.gemma4.gemma4:Model.get_input_embeddings"
 _POLICIES = (
     "mlx_vlm.generate.common:_chunked_prefill_enabled",  # since 0.6.9
     "mlx_vlm.generate.ar:_chunked_prefill_enabled",  # since 0.6.2
@@ -58,9 +56,10 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_EMBED, _get_input_embeddings)
     if _wrap_first(surgery, _POLICIES, _chunked_prefill_enabled):
+        noted.before_each_prompt(surgery)
         return
+    surgery.wrap(noted.EMBED, _get_input_embeddings)
     if not _wrap_first(surgery, _BATCHES, _prompt_batch):
         surgery.wrap(_OLD_BATCH, _process_prompts)
 
@@ -77,12 +76,12 @@ def _wrap_first(surgery: Surgery, targets: tuple[str, ...], make: Any) -> bool:
 
 def _is_one_piece(model: Any, ids: Any) -> bool:
     """Whether ``model``, a Gemma 4 or its language model, must have ``ids`` (B, L) in one piece."""
-    text_model = getattr(getattr(model, "language_model", model), "model", None)
+    text_model = noted.text_model_of(model)
     return (
-        type(text_model).__module__ == _LANGUAGE
+        text_model is not None
         and vision_mask.applies(text_model.config)
         and ids is not None
-        and noted.placeholders(text_model).seen(ids).any().item()
+        and noted.has_images(text_model, ids)
     )
 
 
@@ -97,8 +96,7 @@ def _chunked_prefill_enabled(original):
 
 def _get_input_embeddings(original):
     def get_input_embeddings(self, input_ids=None, *args, **kwargs):
-        noted.note(self)
-        self.no_chunked_prefill = _is_one_piece(self, input_ids)  # up to 0.6.1 this decides
+        self.no_chunked_prefill = _is_one_piece(self, input_ids)  # generate_step asks next
         return original(self, input_ids, *args, **kwargs)
 
     return get_input_embeddings
@@ -128,7 +126,7 @@ def _process_prompts(original):
 
 PATCH = Patch(
     id="mlx_vlm.vision_chunks",
-    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, _EMBED),
+    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, noted.EMBED),
     apply=apply,
     probe=probe,
 )

@@ -30,7 +30,7 @@ from . import noted, tiny
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _TEXT_MODEL = f"{_LANGUAGE}:Gemma4TextModel"
 _LAYER = f"{_LANGUAGE}:DecoderLayer.__call__"
-_MODEL = "mlx_vlm.models.gemma4.gemma4:Model"
+_MODEL = "mlx_vlm.models.gemma4.gemma4:Model.__call__"
 _TYPES = ("mm_token_type_ids", "token_type_ids")
 
 # of the forward pass under way
@@ -60,21 +60,13 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(f"{_MODEL}.get_input_embeddings", _get_input_embeddings)
-    surgery.wrap(f"{_MODEL}.__call__", _model)
+    noted.before_each_prompt(surgery)
+    surgery.wrap(_MODEL, _model)
     surgery.wrap(f"{_TEXT_MODEL}.__call__", _text_model)
     if hasattr(surgery.resolve(_TEXT_MODEL), "_make_masks"):
         surgery.wrap(f"{_TEXT_MODEL}._make_masks", _make_masks)
     else:  # up to 0.4.4
         surgery.wrap(_LAYER, _layer)
-
-
-def _get_input_embeddings(original):
-    def get_input_embeddings(self, *args, **kwargs):
-        noted.note(self)
-        return original(self, *args, **kwargs)
-
-    return get_input_embeddings
 
 
 def _model(original):
@@ -161,8 +153,8 @@ PATCH = Patch(
     targets=(
         f"{_TEXT_MODEL}.__call__",
         f"{_TEXT_MODEL}._make_masks",
-        f"{_MODEL}.__call__",
-        f"{_MODEL}.get_input_embeddings",
+        _MODEL,
+        noted.EMBED,
     ),
     apply=apply,
     probe=probe,
