@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from ...gemma4 import tiny
@@ -26,3 +27,30 @@ def model(shape: str) -> Any:
         weights = part.sanitize(weights)
     made.load_weights(list(weights.items()))
     return made.eval()
+
+
+def processor() -> Any:
+    """A processor for prompts of token ids: no text comes out, and no token ends an answer."""
+    tokenizer = SimpleNamespace(stopping_criteria=_NoEnd())
+    return SimpleNamespace(tokenizer=tokenizer, detokenizer=_NoText(), chat_template="")
+
+
+class _NoEnd:
+    def __call__(self, token: int) -> bool:
+        return False
+
+    def add_eos_token_ids(self, tokens: Any) -> None:
+        pass
+
+
+class _NoText:
+    text = last_segment = ""
+
+    def reset(self) -> None:
+        pass
+
+    def add_token(self, *token: Any, **how: Any) -> None:
+        pass
+
+    def finalize(self) -> None:
+        pass
