@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+
+import mlx.core as mx
 
 from ...gemma4 import tiny
 
@@ -26,3 +29,57 @@ def model(shape: str) -> Any:
         weights = part.sanitize(weights)
     made.load_weights(list(weights.items()))
     return made.eval()
+
+
+def processor() -> Any:
+    """A processor whose texts are token ids with spaces between; no token ends an answer."""
+    return SimpleNamespace(tokenizer=_Tokenizer(), detokenizer=_Detokenizer(), chat_template=None)
+
+
+class _Tokenizer:
+    pad_token, pad_token_id = "0", 0
+
+    def __init__(self) -> None:
+        self.stopping_criteria = _NoEnd()
+
+    def __call__(self, texts: list[str], **how: Any) -> Any:
+        rows = [[int(word) for word in text.split()] for text in texts]
+        padding = [max(map(len, rows)) - len(row) for row in rows]
+        return SimpleNamespace(
+            input_ids=mx.array([[0] * n + row for n, row in zip(padding, rows, strict=True)]),
+            attention_mask=mx.array(
+                [[0] * n + [1] * len(row) for n, row in zip(padding, rows, strict=True)]
+            ),
+        )
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **how: Any) -> str:
+        content = messages[-1]["content"]
+        return content if isinstance(content, str) else content[-1]["text"]
+
+
+class _NoEnd:
+    def __call__(self, token: int) -> bool:
+        return False
+
+    def add_eos_token_ids(self, tokens: Any) -> None:
+        pass
+
+
+class _Detokenizer:
+    last_segment = ""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def reset(self) -> None:
+        self.tokens = []
+
+    def add_token(self, token: int, *rest: Any, **how: Any) -> None:
+        self.tokens.append(token)
+
+    def finalize(self) -> None:
+        pass
+
+    @property
+    def text(self) -> str:
+        return " ".join(map(str, self.tokens))
