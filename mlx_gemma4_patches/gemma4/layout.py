@@ -20,6 +20,7 @@ from .config import text_config
 _SIZES = ("head_dim", "num_key_value_heads")
 _GLOBAL_SIZES = ("global_head_dim", "num_global_key_value_heads")
 _HEAD = re.compile(r"^(.*)\blm_head\.(\w+)$")
+_TEXT = "language_model."
 
 
 def settings_left_out(text: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +54,15 @@ def as_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     digits = len(str(max(layers, default=0)))
     text["per_layer_config"] = {str(i).zfill(digits): dict(sizes) for i in layers}
     return config
+
+
+def host_names(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """``weights``, named as in a Hugging Face checkpoint, as the hosts' conversions name them."""
+    names = {name: name.removeprefix("model.") for name in weights}
+    return {
+        f"{_TEXT}model.{name.removeprefix(_TEXT)}" if name.startswith(_TEXT) else name: weights[old]
+        for old, name in names.items()
+    }
 
 
 def head_and_table(weights: Mapping[str, mx.array]) -> dict[str, str]:

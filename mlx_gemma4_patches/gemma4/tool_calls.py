@@ -22,7 +22,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
+
+from ..patch import Finding
 
 START = "<|tool_call>"
 END = "<tool_call|>"
@@ -117,6 +120,41 @@ def parse(text: str) -> list[dict[str, Any]]:
         problem, position = malformed.args
         raise ToolCallError(problem, text, position, calls, text[max(start, 0) :]) from None
     return calls
+
+
+def probe(parse_call: Callable[[str], dict[str, Any]]) -> Finding:
+    """Whether a host's parser, which may raise ValueError, reads calls as ``parse`` does."""
+    expected = {f"call:{name}{{}}": {"name": name, "arguments": {}} for name in _NAMES_OF_TOOLS}
+    for written, arguments in _ARGUMENTS.items():
+        expected[f"call:f{{{written}}}"] = {"name": "f", "arguments": arguments}
+    misread = []
+    for text, call in expected.items():
+        try:
+            understood = parse_call(text) == call
+        except ValueError:
+            understood = False
+        if not understood:
+            misread.append(text)
+    if misread:
+        return Finding(True, f"{len(misread)} of {len(expected)} misread, such as {misread[0]}")
+    return Finding(False, f"all {len(expected)} calls understood")
+
+
+_NAMES_OF_TOOLS = ("get-weather", "ns.get", "mcp:srv/get")
+_ARGUMENTS = {
+    "my-key:1": {"my-key": 1},
+    "$ref:1": {"$ref": 1},
+    "my key:1": {"my key": 1},
+    '<|"|>k<|"|>:1': {"k": 1},
+    "a:None": {"a": None},
+    "a:True": {"a": True},
+    "a:+3": {"a": 3},
+    "a:1, b:2": {"a": 1, "b": 2},
+    "a:1,": {"a": 1},
+    "a:'x'": {"a": "x"},
+    "a:word": {"a": "word"},
+    'a:<|"|>x } y<|"|>': {"a": "x } y"},
+}
 
 
 # each takes the text and the position of what it reads, and gives that and the position behind it

@@ -66,6 +66,8 @@ def save(folder: Path) -> Path:
 class Chat:
     """A client of a server at a port of 127.0.0.1, with the model of a folder."""
 
+    model = "default_model"
+
     def __init__(self, port: int, folder: Path):
         self._port = port
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -77,13 +79,17 @@ class Chat:
         """A request to a model that says a text and ends its turn."""
         ids = self.ids(says + "<turn|>")
         return {
-            "model": "default_model",
+            "model": self.model,
             "messages": messages or [{"role": "user", "content": "hi"}],
             "tools": TOOLS,
             "max_tokens": len(ids),
-            "logit_bias": dict(enumerate(ids)),
+            **self.scripted(ids),
             **parameters,
         }
+
+    def scripted(self, ids: list[int]) -> dict[str, Any]:
+        """What tells the server, in the request, that its model says ``ids``."""
+        return {"logit_bias": dict(enumerate(ids))}
 
     def answer(self, says: str, messages: list | None = None, **parameters: Any) -> dict:
         """Message and ``finish_reason`` of the answer; {"error": ...} where there is none."""
@@ -119,16 +125,21 @@ class Chat:
         assert indices == list(range(len(indices)))
         return _plain(together)
 
-    def _post(self, body: dict) -> dict:
+    def post(self, path: str, body: dict) -> str:
+        """The text of the answer to a POST of JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             headers = {"Content-Type": "application/json"}
-            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-            text = connection.getresponse().read().decode()
-        except (http.client.HTTPException, OSError) as error:
-            return {"error": repr(error)}
+            connection.request("POST", path, json.dumps(body), headers)
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+    def _post(self, body: dict) -> dict:
+        try:
+            text = self.post("/v1/chat/completions", body)
+        except (http.client.HTTPException, OSError) as error:
+            return {"error": repr(error)}
         if not body.get("stream"):
             return json.loads(text) if text else {"error": "an empty body"}
         events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]

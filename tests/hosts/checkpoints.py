@@ -9,6 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_gemma4_patches.gemma4.layout import host_names
+
 Tensors = dict[str, mx.array]
 
 GROUP = 64
@@ -18,10 +20,12 @@ def change(
     folder: Path,
     config: Callable[[dict[str, Any]], Any] | None = None,
     tensors: Callable[[Tensors], Tensors] | None = None,
+    format: str = "pt",
 ) -> Path:
     """Rewrite the model in ``folder``; ``config`` and ``tensors`` return what replaces the old.
 
-    ``config`` may also change its argument and return None.
+    ``config`` may also change its argument and return None. ``format`` is what the file says of its
+    new tensors: ``mlx`` in a host's conversion, which mlx-vlm up to 0.6.3 takes as it stands.
     """
     if config is not None:
         file = folder / "config.json"
@@ -32,7 +36,7 @@ def change(
         file = folder / "model.safetensors"
         changed = tensors(dict(mx.load(str(file))))
         mx.eval(changed)  # before the file they are read from is gone
-        mx.save_safetensors(str(file), changed)
+        mx.save_safetensors(str(file), changed, metadata={"format": format})
     return folder
 
 
@@ -45,15 +49,6 @@ def text_tensors(tensors: Tensors) -> Tensors:
     """The text model's tensors, named as in a checkpoint of it alone."""
     start = "model.language_model."
     return {f"model.{k.removeprefix(start)}": v for k, v in tensors.items() if k.startswith(start)}
-
-
-def host_names(tensors: Tensors) -> Tensors:
-    """Tensors named as the hosts write them."""
-    start = "model.language_model."
-    return {
-        f"language_model.model.{k.removeprefix(start)}" if k.startswith(start) else k: v
-        for k, v in tensors.items()
-    }
 
 
 def quantized(tensors: Tensors, bits: int) -> Tensors:

@@ -1,7 +1,8 @@
 """A tiny model that says what a test wants, and a host's real server around it.
 
-The model runs as it is; its logits are then replaced. What comes next depends on the last token
-alone, so a script holds in batches, after prefill in chunks and with every cache.
+The model runs as it is; its logits are then replaced. What comes next in ``says`` depends on the
+last token alone, so a script holds in batches, after prefill in chunks and with every cache.
+``says_text`` may repeat itself, to one request at a time.
 
 As a program, ``python -m tests.hosts.script HOST FILE ARGUMENTS...`` is the host's server with the
 ids in the JSON file for a script; a test may rewrite the file between two requests.
@@ -53,12 +54,38 @@ def says(host: str, ids: list[int]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, lambda: ids))
+            stack.enter_context(_scripted(name, lambda inputs: _successors(ids)[inputs]))
         yield
 
 
 @contextlib.contextmanager
-def _scripted(name: str, ids: Callable[[], list[int]]) -> Iterator[None]:
+def says_text(host: str, ids: Callable[[], list[int]]) -> Iterator[None]:
+    """Within, the models of ``host`` say ``ids()``, of which any may come again, to any prompt.
+
+    One request at a time; the first id is not the last of the prompt.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in _MODELS[host]:
+            stack.enter_context(_scripted(name, _Text(ids)))
+        yield
+
+
+class _Text:
+    """Follows a sequence by what it is given back: whatever is not the last id is a prompt."""
+
+    def __init__(self, ids: Callable[[], list[int]]):
+        self._ids = ids
+        self._at = 0
+
+    def __call__(self, inputs: mx.array) -> mx.array:
+        ids = self._ids()
+        goes_on = inputs.shape[1] == 1 and inputs[0, 0].item() == ids[self._at % len(ids)]
+        self._at = self._at + 1 if goes_on else 0
+        return mx.full(inputs.shape, ids[min(self._at, len(ids) - 1)])
+
+
+@contextlib.contextmanager
+def _scripted(name: str, following: Callable[[mx.array], mx.array]) -> Iterator[None]:
     module, _, attribute = name.partition(":")
     model = getattr(importlib.import_module(module), attribute)
     original = model.__call__
@@ -70,8 +97,8 @@ def _scripted(name: str, ids: Callable[[], list[int]]) -> Iterator[None]:
         if inputs is None:  # only embeddings: whoever made them of ids is scripted too
             return made
         logits = getattr(made, "logits", made)
-        following = _successors(ids())[inputs[:, -logits.shape[1] :]]
-        wanted = 1e4 * (following[..., None] == mx.arange(VOCABULARY)).astype(logits.dtype)
+        said = following(inputs[:, -logits.shape[1] :])[..., None]
+        wanted = 1e4 * (said == mx.arange(VOCABULARY)).astype(logits.dtype)
         if made is logits:
             return wanted
         made.logits = wanted
@@ -158,7 +185,9 @@ def _serve(host: str, file: str, model: str, *arguments: str) -> None:
     sys.argv = [module, *before_model, model, *arguments]
     with contextlib.ExitStack() as stack:
         for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, lambda: json.loads(Path(file).read_bytes())))
+            stack.enter_context(
+                _scripted(name, lambda i: _successors(json.loads(Path(file).read_bytes()))[i])
+            )
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -23,20 +23,6 @@ from ...surgery import Surgery
 
 _PARSER = "mlx_lm.tool_parsers.gemma4"
 _TARGET = f"{_PARSER}:parse_tool_call"
-_NAMES = ("get-weather", "ns.get", "mcp:srv/get")
-_ARGUMENTS = {
-    "my-key:1": {"my-key": 1},
-    "$ref:1": {"$ref": 1},
-    "my key:1": {"my key": 1},
-    "a:None": {"a": None},
-    "a:True": {"a": True},
-    "a:+3": {"a": 3},
-    "a:1, b:2": {"a": 1, "b": 2},
-    "a:1,": {"a": 1},
-    "a:'x'": {"a": "x"},
-    "a:word": {"a": "word"},
-    'a:<|"|>}<|"|>': {"a": "}"},
-}
 
 
 def probe() -> Finding:
@@ -45,20 +31,7 @@ def probe() -> Finding:
     except ImportError:
         raise NotApplicable("this mlx-lm has no parser for Gemma 4") from None
 
-    expected = {f"call:{name}{{}}": {"name": name, "arguments": {}} for name in _NAMES}
-    for written, arguments in _ARGUMENTS.items():
-        expected[f"call:f{{{written}}}"] = {"name": "f", "arguments": arguments}
-    refused = []
-    for text, call in expected.items():
-        try:
-            understood = parse_tool_call(text, None) == call
-        except ValueError:
-            understood = False
-        if not understood:
-            refused.append(text)
-    if refused:
-        return Finding(True, f"{len(refused)} of {len(expected)} refused, such as {refused[0]}")
-    return Finding(False, f"all {len(expected)} calls understood")
+    return tool_calls.probe(parse_tool_call)
 
 
 def apply(surgery: Surgery) -> None:
