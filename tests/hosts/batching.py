@@ -1,0 +1,107 @@
+"""vllm-mlx's engine of continuous batching, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from mlx_gemma4_patches.gemma4 import tiny
+from tests.hosts import metal, tokenizer
+
+PATIENCE = 60  # seconds for an answer
+
+# the text alone: what a test says is the whole prompt, and no two prompts begin alike
+PLAIN_TEMPLATE = """{% for message in messages -%}
+{% if message.content is string %}{{ message.content }}{% else -%}
+{% for part in message.content %}{{ part.text or '<|' ~ part.type ~ '|>' }}{% endfor %}{% endif -%}
+{% endfor %}"""
+
+
+def save(shape: str, folder: Path, template: str | None = None) -> Path:
+    """A tiny checkpoint with tokenizer and processor; an image of any size has few soft tokens."""
+    tiny.save(shape, folder, shared_kv=shape == "e2b")
+    tokenizer.save(folder)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text())
+    settings["image_processor"]["max_soft_tokens"] = 9
+    file.write_text(json.dumps(settings))
+    return folder
+
+
+def image(seed: int, height: int = 3, width: int = 3) -> str:
+    """A data URL of random pixels, ``height`` x ``width`` soft tokens."""
+    pixels = (tiny.image(height, width, seed) * 255).astype(np.uint8).transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def message(text: str, *images: str) -> dict[str, Any]:
+    """A user's message: data URLs of images, then the text."""
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+class Engine:
+    def __init__(self, engine: Any, loop: asyncio.AbstractEventLoop):
+        self.engine = engine
+        self._loop = loop
+
+    def answer(self, *messages: dict[str, Any], **how: Any) -> Any:
+        """vllm-mlx's GenerationOutput."""
+        return self.answers(list(messages), **how)[0]
+
+    def answers(self, *conversations: list[dict[str, Any]], **how: Any) -> list[Any]:
+        """As ``answer``, for conversations that are asked about at once."""
+
+        async def ask():
+            requests = [
+                self.engine.chat(conversation, **{"max_tokens": 12, "temperature": 0.0, **how})
+                for conversation in conversations
+            ]
+            return await asyncio.wait_for(asyncio.gather(*requests), PATIENCE)
+
+        return self._loop.run_until_complete(ask())
+
+    def prefix_hits(self) -> int | None:
+        """How often a prefix was found; None without a prefix cache."""
+        if self.engine._engine is not None:
+            cache = self.engine._engine.engine.scheduler.memory_aware_cache
+        else:
+            generator = self.engine._mllm_scheduler.batch_generator  # made for the first request
+            cache = getattr(generator, "prefix_cache", None)
+        return None if cache is None else cache.get_stats()["hits"]
+
+
+@contextlib.contextmanager
+def engine(folder: Path, multimodal: bool = True, **settings: Any) -> Iterator[Engine]:
+    """The engine with the model in ``folder``; ``settings`` are those of its scheduler."""
+    kernel = mx.fast.metal_kernel
+    metal.stand_in()
+    try:
+        from vllm_mlx.engine.batched import BatchedEngine
+        from vllm_mlx.scheduler import SchedulerConfig
+
+        config = SchedulerConfig(**settings)
+        made = BatchedEngine(str(folder), scheduler_config=config, force_mllm=multimodal)
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(made.start())
+            yield Engine(made, loop)
+        finally:
+            loop.run_until_complete(made.stop())
+            loop.close()
+    finally:
+        mx.fast.metal_kernel = kernel
