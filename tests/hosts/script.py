@@ -28,14 +28,14 @@ import mlx.core as mx
 from mlx_gemma4_patches.gemma4.tiny import VOCABULARY
 from tests.hosts import metal
 
-_MODELS = {
+MODELS = {
     "mlx_lm": ["mlx_lm.models.gemma4_text:Model"],
     "mlx_vlm": [
         "mlx_vlm.models.gemma4.language:LanguageModel",
         "mlx_vlm.models.gemma4.gemma4:Model",
     ],
 }
-_MODELS["vllm_mlx"] = _MODELS["mlx_lm"] + _MODELS["mlx_vlm"]
+MODELS["vllm_mlx"] = MODELS["mlx_lm"] + MODELS["mlx_vlm"]
 _SERVERS = {
     "mlx_lm": ("mlx_lm.server", ["--model"]),
     "mlx_vlm": ("mlx_vlm.server", ["--model"]),
@@ -52,13 +52,14 @@ def says(host: str, ids: list[int]) -> Iterator[None]:
     The ids are distinct, and the prompt ends with none of them.
     """
     with contextlib.ExitStack() as stack:
-        for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, lambda: ids))
+        for name in MODELS[host]:
+            stack.enter_context(scripted(name, lambda: _successors(ids)))
         yield
 
 
 @contextlib.contextmanager
-def _scripted(name: str, ids: Callable[[], list[int]]) -> Iterator[None]:
+def scripted(name: str, following: Callable[[], mx.array]) -> Iterator[None]:
+    """Within, the model ``module:Class`` says after each token the id that is ``following`` it."""
     module, _, attribute = name.partition(":")
     model = getattr(importlib.import_module(module), attribute)
     original = model.__call__
@@ -70,8 +71,8 @@ def _scripted(name: str, ids: Callable[[], list[int]]) -> Iterator[None]:
         if inputs is None:  # only embeddings: whoever made them of ids is scripted too
             return made
         logits = getattr(made, "logits", made)
-        following = _successors(ids())[inputs[:, -logits.shape[1] :]]
-        wanted = 1e4 * (following[..., None] == mx.arange(VOCABULARY)).astype(logits.dtype)
+        ids = following()[inputs[:, -logits.shape[1] :]]
+        wanted = 1e4 * (ids[..., None] == mx.arange(VOCABULARY)).astype(logits.dtype)
         if made is logits:
             return wanted
         made.logits = wanted
@@ -157,8 +158,10 @@ def _serve(host: str, file: str, model: str, *arguments: str) -> None:
     module, before_model = _SERVERS[host]
     sys.argv = [module, *before_model, model, *arguments]
     with contextlib.ExitStack() as stack:
-        for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, lambda: json.loads(Path(file).read_bytes())))
+        for name in MODELS[host]:
+            stack.enter_context(
+                scripted(name, lambda: _successors(json.loads(Path(file).read_bytes())))
+            )
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -17,12 +17,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from ...gemma4.channels import THOUGHT
-from ...patch import Finding, Patch
+from ...patch import Finding, NotApplicable, Patch
 from ...settings import log
 from ...surgery import Surgery
 
@@ -39,6 +40,8 @@ _CONVERSATION = [
 
 
 def probe() -> Finding:
+    if find_spec("vllm_mlx.engine.chat_template_safety") is None:
+        raise NotApplicable("the engines of this vllm-mlx lose the calls of a conversation")
     from vllm_mlx import server
     from vllm_mlx.engine.batched import BatchedEngine
     from vllm_mlx.reasoning.gemma4_parser import Gemma4ReasoningParser
