@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+from . import tool_calls
+from .markers import beginning
+
 THOUGHT = "<|channel>thought"
 RESPONSE = "<|channel>response"
 END = "<channel|>"
@@ -16,6 +19,8 @@ OPENING_ID, END_ID = 100, 101  # of <|channel>, and END
 _OPENING = "<|channel>"
 _MARKERS = (THOUGHT, RESPONSE, END)
 _MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
+_OF_CALLS = (tool_calls.START, tool_calls.END, tool_calls.QUOTE)
+_OF_CALL = re.compile("|".join(map(re.escape, _OF_CALLS)))
 
 
 class Channels:
@@ -52,11 +57,10 @@ class Channels:
             elif marker[0] == RESPONSE:
                 self._begin("normal")
             else:
+                self._kind = "normal"
                 self._at_newline = False
         text = text[at:]
-        begins = text.rfind("<")
-        if begins < 0 or not _may_become_a_marker(text[begins:]):
-            begins = len(text)
+        begins = beginning(text, _MARKERS)
         self._held = text[begins:]
         return [*found, self._without_newline(text[:begins])]
 
@@ -79,5 +83,49 @@ class Channels:
         return self._kind, text
 
 
-def _may_become_a_marker(text: str) -> bool:
-    return any(marker.startswith(text) and marker != text for marker in _MARKERS)
+class Turn:
+    """Splits what the model says in a turn, as it comes, into reasoning and content.
+
+    For hosts that split nothing themselves. Tool calls are content and stay as they are, with what
+    looks like a marker in their strings; one in a thought ends the thought. How the text is cut
+    into parts changes nothing but where the result is cut.
+
+    Args:
+        in_thought: whether the prompt ends in an open thought.
+    """
+
+    def __init__(self, in_thought: bool = False):
+        self._channels = Channels()
+        self._kind = "reasoning" if in_thought else "normal"
+        self._held = ""  # may be the beginning of a marker of calls
+        self._in_string = False
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """The reasoning and the content that are certain with the next text."""
+        text = self._held + text
+        found = []
+        at = 0
+        for marker in _OF_CALL.finditer(text):
+            if self._kind != "tool":
+                if marker[0] == tool_calls.START:
+                    found += self._channels.feed(self._kind, text[at : marker.start()])
+                    at, self._kind, self._in_string = marker.start(), "tool", False
+            elif marker[0] == tool_calls.QUOTE:
+                self._in_string = not self._in_string
+            elif marker[0] == tool_calls.END and not self._in_string:
+                found += self._channels.feed("tool", text[at : marker.end()])
+                at, self._kind = marker.end(), "normal"
+        text = text[at:]
+        begins = beginning(text, _OF_CALLS)
+        self._held = text[begins:]
+        return _by_kind([*found, *self._channels.feed(self._kind, text[:begins])])
+
+    def finish(self) -> tuple[str, str]:
+        """The reasoning and the content in what was held back in case it became a marker."""
+        held, self._held = self._held, ""
+        return _by_kind([*self._channels.feed(self._kind, held), *self._channels.finish()])
+
+
+def _by_kind(found: list[tuple[str | None, str]]) -> tuple[str, str]:
+    reasoning = "".join(text for kind, text in found if kind == "reasoning")
+    return reasoning, "".join(text for kind, text in found if kind != "reasoning")

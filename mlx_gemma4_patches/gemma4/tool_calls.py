@@ -26,12 +26,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..patch import Finding
+from .markers import beginning
 
 START = "<|tool_call>"
 END = "<tool_call|>"
 QUOTE = '<|"|>'
 START_ID, END_ID, QUOTE_ID = 48, 49, 52
 
+_INSIDE = re.compile("|".join(map(re.escape, (END, QUOTE))))
 _DEEPEST = 200  # json.dumps of the result has to fit into a thread's stack
 _SHOWN = 30  # characters around an error
 
@@ -155,6 +157,79 @@ _ARGUMENTS = {
     "a:word": {"a": "word"},
     'a:<|"|>x } y<|"|>': {"a": "x } y"},
 }
+
+
+class Reader:
+    """Takes the calls out of a text as it comes.
+
+    A call ends at an ``END`` that is in no string. What ``parse`` refuses is content, without the
+    markers around it; where a string is not closed, the call ends at the first ``END`` after all.
+    How the text is cut into parts changes nothing but where the result is cut.
+
+    Args:
+        parse: what stands between two markers to calls of any form; raises ``ToolCallError``.
+    """
+
+    def __init__(self, parse: Callable[[str], list[Any]] = parse):
+        self._parse = parse
+        self._held = ""  # a call that may go on, or what may be the beginning of a START
+        self._scanned = 0  # of the call that is held
+        self._in_string = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether text was fed that ``finish`` will tell what to make of."""
+        return bool(self._held)
+
+    def feed(self, text: str) -> tuple[str, list[Any]]:
+        """The content and the calls that are certain with the next text."""
+        self._held += text
+        return self._take(to_the_end=False)
+
+    def finish(self) -> tuple[str, list[Any]]:
+        """The content and the calls in what was held back."""
+        return self._take(to_the_end=True)
+
+    def _take(self, to_the_end: bool) -> tuple[str, list[Any]]:
+        content, calls = [], []
+        while self._held:
+            if not self._held.startswith(START):
+                start = self._held.find(START)
+                if start < 0:
+                    start = len(self._held) if to_the_end else beginning(self._held, (START,))
+                content.append(self._held[:start])
+                self._go_on_at(start)
+                if not self._held.startswith(START):
+                    break
+            end = self._end_of_call()
+            if end is None and not to_the_end:
+                break
+            call, after = self._held[len(START) : end], self._held[end:] if end else ""
+            try:
+                calls += self._parse(call.removesuffix(END))
+            except ToolCallError as error:
+                calls += error.calls
+                unread, _, rest = error.rest.partition(END)
+                content.append(unread)
+                after = rest + call[len(call.removesuffix(END)) :] + after if rest else after
+            self._held = after
+            self._go_on_at(0)
+        return "".join(content), calls
+
+    def _end_of_call(self) -> int | None:
+        for mark in _INSIDE.finditer(self._held, max(self._scanned, len(START))):
+            self._scanned = mark.end()
+            if mark[0] == QUOTE:
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                return mark.end()
+        # what is left is shorter than a marker
+        self._scanned = max(self._scanned, len(self._held) - len(END) + 1)
+        return None
+
+    def _go_on_at(self, position: int) -> None:
+        self._held = self._held[position:]
+        self._scanned, self._in_string = 0, False
 
 
 # each takes the text and the position of what it reads, and gives that and the position behind it

@@ -29,14 +29,14 @@ import mlx.core as mx
 from mlx_gemma4_patches.gemma4.tiny import VOCABULARY
 from tests.hosts import metal
 
-_MODELS = {
+MODELS = {
     "mlx_lm": ["mlx_lm.models.gemma4_text:Model"],
     "mlx_vlm": [
         "mlx_vlm.models.gemma4.language:LanguageModel",
         "mlx_vlm.models.gemma4.gemma4:Model",
     ],
 }
-_MODELS["vllm_mlx"] = _MODELS["mlx_lm"] + _MODELS["mlx_vlm"]
+MODELS["vllm_mlx"] = MODELS["mlx_lm"] + MODELS["mlx_vlm"]
 _SERVERS = {
     "mlx_lm": ("mlx_lm.server", ["--model"]),
     "mlx_vlm": ("mlx_vlm.server", ["--model"]),
@@ -53,8 +53,8 @@ def says(host: str, ids: list[int]) -> Iterator[None]:
     The ids are distinct, and the prompt ends with none of them.
     """
     with contextlib.ExitStack() as stack:
-        for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, lambda inputs: _successors(ids)[inputs]))
+        for name in MODELS[host]:
+            stack.enter_context(scripted(name, lambda inputs: _successors(ids)[inputs]))
         yield
 
 
@@ -65,8 +65,8 @@ def says_text(host: str, ids: Callable[[], list[int]]) -> Iterator[None]:
     One request at a time; the first id is not the last of the prompt.
     """
     with contextlib.ExitStack() as stack:
-        for name in _MODELS[host]:
-            stack.enter_context(_scripted(name, _Text(ids)))
+        for name in MODELS[host]:
+            stack.enter_context(scripted(name, _Text(ids)))
         yield
 
 
@@ -85,7 +85,8 @@ class _Text:
 
 
 @contextlib.contextmanager
-def _scripted(name: str, following: Callable[[mx.array], mx.array]) -> Iterator[None]:
+def scripted(name: str, following: Callable[[mx.array], mx.array]) -> Iterator[None]:
+    """Within, the model ``module:Class`` says ``following`` its input ids (B, L)."""
     module, _, attribute = name.partition(":")
     model = getattr(importlib.import_module(module), attribute)
     original = model.__call__
@@ -184,9 +185,9 @@ def _serve(host: str, file: str, model: str, *arguments: str) -> None:
     module, before_model = _SERVERS[host]
     sys.argv = [module, *before_model, model, *arguments]
     with contextlib.ExitStack() as stack:
-        for name in _MODELS[host]:
+        for name in MODELS[host]:
             stack.enter_context(
-                _scripted(name, lambda i: _successors(json.loads(Path(file).read_bytes()))[i])
+                scripted(name, lambda i: _successors(json.loads(Path(file).read_bytes()))[i])
             )
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT, Channels
+from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT, Channels, Turn
+from mlx_gemma4_patches.gemma4.tool_calls import END as CALL_END
+from mlx_gemma4_patches.gemma4.tool_calls import QUOTE, START
 
 FRAGMENTS = [THOUGHT, RESPONSE, END, "\n", "<", "<|channel>", "|>", "a", "thought", "response", " "]
 KINDS = ["normal", "reasoning", "tool", None]
@@ -81,3 +85,56 @@ def test_any_cut_of_the_text_gives_the_same(parts, data):
         pieces = zip([0, *ends], [*ends, len(text)], strict=True)
         cut += [(kind, text[begin:end]) for begin, end in pieces]
     assert taken(cut) == taken(parts)
+
+
+def said(parts, in_thought=False):
+    """Reasoning and content of a turn in parts."""
+    turn = Turn(in_thought)
+    pairs = [*map(turn.feed, parts), turn.finish()]
+    return tuple(map("".join, zip(*pairs, strict=True)))
+
+
+CALL = f"{START}call:f{{a:{QUOTE}{END}{RESPONSE}{CALL_END}{QUOTE}}}{CALL_END}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content"),
+    [
+        ("Hello\n", "", "Hello\n"),
+        ("response time: a thought", "", "response time: a thought"),
+        ("  a < b <| c", "", "  a < b <| c"),
+        (f"{THOUGHT}\nhm{END}response", "hm", "response"),
+        (f"{THOUGHT}\n  hm\n{END}    thought", "  hm\n", "    thought"),
+        (f"{THOUGHT}\na{END}b{THOUGHT}\nc{END}d", "a\nc", "bd"),
+        (f"{THOUGHT}\na{RESPONSE}\nb{THOUGHT}\nc{END}d", "a\nc", "bd"),
+        (f"{THOUGHT}\n{END}Hi", "", "Hi"),
+        (f"{RESPONSE}\nHi{END}!", "", "Hi!"),
+        (f"{THOUGHT}\nhm", "hm", ""),
+        (f"{THOUGHT}\nhm{END}{CALL} and {CALL}!", "hm", f"{CALL} and {CALL}!"),
+        (f"{THOUGHT}\nhm{CALL}{END}Hi", "hm", f"{CALL}Hi"),
+        (f"{START}call:f{{a:{QUOTE}{END}", "", f"{START}call:f{{a:{QUOTE}{END}"),
+        (f"{CALL}{THOUGHT}\nhm{END}", "hm", CALL),
+        (f"<|channel>th{START}x", "", f"{START}x"),
+    ],
+)
+def test_a_turn_is_reasoning_and_content(text, reasoning, content):
+    assert said([text]) == said(list(text)) == (reasoning, content)
+
+
+def test_a_thought_that_the_prompt_opens_is_reasoning():
+    assert said([f"hm{END}Sunny."], in_thought=True) == ("hm", "Sunny.")
+    assert said(["hm", "m"], in_thought=True) == ("hmm", "")
+    assert said([f"hm{CALL}"], in_thought=True) == ("hm", CALL)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([*FRAGMENTS, START, CALL_END, QUOTE, "<|tool", CALL])),
+    st.booleans(),
+    st.data(),
+)
+def test_any_cut_of_a_turn_gives_the_same(fragments, in_thought, data):
+    text = "".join(fragments)
+    cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text))))})
+    cut = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
+    assert said(cut, in_thought) == said(list(text), in_thought) == said([text], in_thought)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import time
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mlx_gemma4_patches.gemma4.tool_calls import END, QUOTE, START, ToolCallError, parse
+from mlx_gemma4_patches.gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError, parse
 
 MARKUP = [START, END, QUOTE, *("call:", "call:f{", "null", "None", "true", "e5", "<|", "|>")]
 MARKUP += list("{}[],:\"'\\\n a1-+.é\U0001f600")
@@ -222,3 +223,66 @@ def test_the_time_is_linear_in_the_text(hostile):
     finally:
         gc.enable()
     assert two < 2.3 * one + 0.02, (one, two)
+
+
+def read(parts):
+    """Content and calls of a text in parts."""
+    reader = Reader()
+    content, calls = zip(*map(reader.feed, parts), strict=True) if parts else ((), ())
+    last, more = reader.finish()
+    assert not reader.is_holding
+    return "".join(content) + last, [*[call for part in calls for call in part], *more]
+
+
+F1, G2 = {"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"b": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        ("Hello <|", "Hello <|", []),
+        (f"Hi{START}call:f{{a:1}}{END}!", "Hi!", [F1]),
+        (f"{START}call:f{{a:1}}{END}{START}call:g{{b:{QUOTE}y{QUOTE}}}{END}", "", [F1, G2]),
+        (f"{START}call:f{{a:1}}call:g{{b:{QUOTE}y{QUOTE}}}{END}", "", [F1, G2]),
+        (f"{START}call:f{{a:1}}", "", [F1]),
+        (
+            f"{START}call:f{{a:{QUOTE}{END}{START}{QUOTE}}}{END}",
+            "",
+            [{"name": "f", "arguments": {"a": END + START}}],
+        ),
+        (f"{START}call:f{{a:{END}!", "call:f{a:!", []),
+        (f"{START}call:f{{a:", "call:f{a:", []),
+        (f"{START}call:f{{a:1}} and call:g{{b:{END}", "call:g{b:", [F1]),
+        (f"{START}{END}{START}", "", []),
+        (
+            f"{START}call:h{{a:{QUOTE}x}}{END}and {START}call:g{{b:{QUOTE}y{QUOTE}}}{END}!",
+            f"call:h{{a:{QUOTE}x}}and !",
+            [G2],
+        ),
+        (f"{START}call:h{{a:{QUOTE}x}}{END}!", f"call:h{{a:{QUOTE}x}}!", []),
+    ],
+)
+def test_calls_are_taken_out_of_a_text(text, content, calls):
+    assert read([text]) == read(list(text)) == (content, calls)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*MARKUP, START, END, QUOTE, "call:f{a:1}"])), st.data())
+def test_any_cut_of_a_text_gives_the_same_calls(parts, data):
+    text = "".join(parts)
+    cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text))))})
+    cut = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
+    assert read(cut) == read(list(text)) == read([text])
+
+
+def test_reading_a_long_call_in_small_parts_takes_time_linear_in_the_text():
+    def seconds(length):
+        reader = Reader()
+        begin = time.perf_counter()
+        for part in [f"{START}call:f{{a:{QUOTE}", *["word "] * length, f"{QUOTE}}}{END}"]:
+            _, calls = reader.feed(part)
+        assert len(calls) == 1
+        return time.perf_counter() - begin
+
+    short = min(seconds(2_000) for _ in range(3))
+    assert min(seconds(8_000) for _ in range(3)) < 12 * short
