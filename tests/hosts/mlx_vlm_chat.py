@@ -84,9 +84,9 @@ def _plain(message: dict, finish_reason: str) -> dict:
     return {**found, "finish_reason": finish_reason}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the models of this process are scripted meanwhile
 def mlx_vlm_chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmChat]:
-    """One for all test modules that name this module in ``pytest_plugins``."""
+    """For test modules that name this module in ``pytest_plugins``."""
     if Version(version("mlx-vlm")) < Version("0.6.4") and Version(version("mlx-lm")) >= Version(
         "0.32"
     ):
