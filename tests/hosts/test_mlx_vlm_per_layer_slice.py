@@ -28,8 +28,16 @@ def e2b() -> Pictured:
     return Pictured("e2b")
 
 
+@pytest.fixture
+def step(request: pytest.FixtureRequest, e2b: Pictured) -> int:
+    """A step size; 0.4.3 cannot prefill E2B in parts, as the doctor says."""
+    if request.param < 512 and len(e2b.language_model.make_cache()) == 9:
+        request.applymarker(pytest.mark.xfail(strict=True, raises=ValueError))
+    return request.param
+
+
 @pytest.mark.parametrize("prompt", ["40", "images"])
-@pytest.mark.parametrize("step", [5, 16, 512])
+@pytest.mark.parametrize("step", [5, 16, 512], indirect=True)
 def test_any_step_size_gives_the_tokens_of_transformers(
     e2b: Pictured, prompt: str, step: int
 ) -> None:
@@ -38,7 +46,7 @@ def test_any_step_size_gives_the_tokens_of_transformers(
 
 
 @pytest.mark.parametrize("prefix", [4, 20, 34])
-@pytest.mark.parametrize("step", [3, 5, 512])
+@pytest.mark.parametrize("step", [3, 5, 512], indirect=True)
 @pytest.mark.parametrize("prompt", ["40", "adjacent"])
 def test_behind_a_cached_prefix_the_tokens_are_those_of_the_whole_prompt(
     e2b: Pictured, prefix: int, step: int, prompt: str

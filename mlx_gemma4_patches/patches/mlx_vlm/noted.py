@@ -1,7 +1,8 @@
-"""What a Gemma 4 of mlx-vlm notes on its text model, whose own config does not say it."""
+"""What a Gemma 4 of mlx-vlm knows and its text model is not told."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +13,24 @@ from ...surgery import Surgery
 EMBED = "mlx_vlm.models.gemma4.gemma4:Model.get_input_embeddings"
 _NOTE = "_mlx_gemma4_placeholders"
 _MODULE = "mlx_vlm.models.gemma4.language"
+
+
+# of the forward pass under way, where the text model is given embeddings alone
+ids_of_pass: ContextVar[mx.array | None] = ContextVar("token ids", default=None)
+
+
+def handing_on_ids(original):
+    """``Model.__call__``, for ``surgery.wrap``."""
+
+    def __call__(self, input_ids=None, *args, **kwargs):
+        _note(self)
+        before = ids_of_pass.set(input_ids)
+        try:
+            return original(self, input_ids, *args, **kwargs)
+        finally:
+            ids_of_pass.reset(before)
+
+    return __call__
 
 
 def before_each_prompt(surgery: Surgery) -> None:

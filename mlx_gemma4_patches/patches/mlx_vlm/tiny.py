@@ -31,6 +31,25 @@ def model(shape: str) -> Any:
     return made.eval()
 
 
+def unified_model() -> Any:
+    """The host's ``gemma4_unified.Model`` with the text of shape "dense" and no vision weights.
+
+    Raises ImportError where the host has none.
+    """
+    from mlx_vlm.models import gemma4_unified
+
+    settings = {**tiny.config("dense"), "model_type": "gemma4_unified", "vision_config": None}
+    made = gemma4_unified.Model(gemma4_unified.ModelConfig.from_dict(settings))
+    made.language_model.load_weights(
+        [
+            (name.removeprefix("language_model."), value)
+            for name, value in made.sanitize(tiny.weights("dense")).items()
+            if name.startswith("language_model.")
+        ]
+    )
+    return made.eval()
+
+
 def processor() -> Any:
     """A processor whose texts are token ids with spaces between; no token ends an answer."""
     return SimpleNamespace(tokenizer=_Tokenizer(), detokenizer=_Detokenizer(), chat_template=None)

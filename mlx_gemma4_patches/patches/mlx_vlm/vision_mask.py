@@ -17,7 +17,9 @@ Upstream: huggingface/transformers#46711, #46850.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import mlx.core as mx
 
@@ -34,16 +36,32 @@ _MODEL = "mlx_vlm.models.gemma4.gemma4:Model.__call__"
 _TYPES = ("mm_token_type_ids", "token_type_ids")
 
 # of the forward pass under way
-_ids: ContextVar[mx.array | None] = ContextVar("token ids", default=None)
 _mask: ContextVar[mx.array | None] = ContextVar("mask of sliding-window layers", default=None)
 
 
 def probe() -> Finding:
     model = tiny.model("dense")
+
+    def logits(ids: mx.array, embeddings: mx.array) -> mx.array:
+        types = (ids == model.config.image_token_id).astype(mx.int32)
+        return model.language_model(ids, inputs_embeds=embeddings, mm_token_type_ids=types).logits
+
+    return vision_mask.probe(layer_sees(model, logits))
+
+
+def layer_sees(
+    model: Any, logits: Callable[[mx.array, mx.array], mx.array]
+) -> Callable[[str, mx.array], mx.array]:
+    """What ``gemma4.vision_mask.probe`` asks for.
+
+    Args:
+        model: a Gemma 4; it is left with one layer.
+        logits: given ids (B, L) and embeddings (B, L, hidden), makes it answer.
+    """
     text_model = model.language_model.model
     layers = text_model.layers
 
-    def layer_sees(layer_type: str, ids: mx.array) -> mx.array:
+    def sees(layer_type: str, ids: mx.array) -> mx.array:
         text_model.layers = [next(x for x in layers if x.layer_type == layer_type)]
         embeddings = model.get_input_embeddings(ids, None).inputs_embeds
         length = ids.shape[1]
@@ -51,33 +69,20 @@ def probe() -> Finding:
         rows = mx.broadcast_to(embeddings, (1 + length, *embeddings.shape[1:]))
         changed = mx.concatenate([mx.zeros((1, length)), mx.eye(length)])[..., None]
         rows = mx.where(changed > 0, mx.roll(rows, 1, axis=-1), rows)
-        ids = mx.broadcast_to(ids, rows.shape[:2])
-        types = (ids == model.config.image_token_id).astype(mx.int32)
-        made = model.language_model(ids, inputs_embeds=rows, mm_token_type_ids=types).logits
+        made = logits(mx.broadcast_to(ids, rows.shape[:2]), rows)
         return (mx.abs(made[1:] - made[:1]).max(axis=-1) > 1e-6).T
 
-    return vision_mask.probe(layer_sees)
+    return sees
 
 
 def apply(surgery: Surgery) -> None:
     noted.before_each_prompt(surgery)
-    surgery.wrap(_MODEL, _model)
+    surgery.wrap(_MODEL, noted.handing_on_ids)
     surgery.wrap(f"{_TEXT_MODEL}.__call__", _text_model)
     if hasattr(surgery.resolve(_TEXT_MODEL), "_make_masks"):
         surgery.wrap(f"{_TEXT_MODEL}._make_masks", _make_masks)
     else:  # up to 0.4.4
         surgery.wrap(_LAYER, _layer)
-
-
-def _model(original):
-    def __call__(self, input_ids, *args, **kwargs):
-        before = _ids.set(input_ids)  # the text model is given embeddings alone
-        try:
-            return original(self, input_ids, *args, **kwargs)
-        finally:
-            _ids.reset(before)
-
-    return __call__
 
 
 def _text_model(original):
@@ -99,7 +104,7 @@ def _text_model(original):
 def _take_images(text_model, inputs, shape, kwargs):
     """``kwargs`` without what the host must not use, and where this pass has images, or None."""
     types = [kwargs[name] for name in _TYPES if kwargs.get(name) is not None]
-    ids = _ids.get() if inputs is None else inputs
+    ids = noted.ids_of_pass.get() if inputs is None else inputs
     if ids is not None and ids.shape == shape:
         found = noted.placeholders(text_model).seen(ids)
     else:
