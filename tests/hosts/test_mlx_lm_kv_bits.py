@@ -7,8 +7,7 @@ import logging
 import mlx.core as mx
 import pytest
 
-from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_lm import kv_bits
+from mlx_gemma4_patches.gemma4 import kv_bits, tiny
 from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
 from tests.hosts import other_models, tokenizer
 from tests.hosts.contract import PatchContract, patched, stock
@@ -77,7 +76,7 @@ def test_logits_move_by_no_more_than_8_bits_explain(shape):
 
 
 def test_it_says_once_what_stays_unquantized(caplog):
-    kv_bits._say.cache_clear()
+    kv_bits.say.cache_clear()
     model = text_model("e2b")
     with patched(ID), caplog.at_level(logging.WARNING, "mlx_gemma4_patches"):
         for _ in range(2):

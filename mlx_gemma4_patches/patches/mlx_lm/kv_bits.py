@@ -8,10 +8,9 @@ Why: ``maybe_quantize_kv_cache`` calls ``to_quantized`` of every cache that has 
 sliding-window layer only raises. A KV-shared layer is handed quantized keys and values, but no
 cache that says so, and takes them for arrays.
 
-The fix: a sliding-window cache of a Gemma 4 answers with itself, and a log line says once that it
-stays as it is: it never holds more than its window. A KV-shared layer that is handed quantized keys
-and values gets a stand-in for the cache, which says how they are quantized. The sliding-window
-caches of other models raise as before.
+The fix: a sliding-window cache of a Gemma 4 answers with itself, and a log line says so once; a
+KV-shared layer gets a stand-in for the cache (``gemma4.kv_bits``). The sliding-window caches of
+other models raise as before.
 
 It can be deleted when mlx-lm quantizes or skips them and tells KV-shared layers.
 
@@ -20,13 +19,10 @@ Upstream: ml-explore/mlx-lm#1573 (open), #968 and #1074 (closed).
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
-
 import mlx.core as mx
 from mlx.utils import tree_reduce
 
-from ...gemma4 import tiny
+from ...gemma4 import kv_bits, tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...settings import log
 from ...surgery import Surgery
@@ -35,7 +31,6 @@ from .tiny import text_model
 _QUANTIZE = "mlx_lm.models.cache:RotatingKVCache.to_quantized"
 _ATTENTION = "mlx_lm.models.gemma4_text:Attention.__call__"
 _REDUCE = "mlx_lm.models.cache:tree_reduce"
-_MARK = "_mlx_gemma4_kv_bits"
 
 
 def probe() -> Finding:
@@ -63,56 +58,7 @@ def apply(surgery: Surgery) -> None:
         surgery.resolve(_REDUCE)
     except AttributeError:  # 0.31.2 does not import what QuantizedKVCache.nbytes calls
         surgery.add(_REDUCE, tree_reduce)
-    surgery.wrap(_ATTENTION, _attention)
-    surgery.wrap(_QUANTIZE, _to_quantized)
-
-
-def _attention(original):
-    def call(self, x, mask=None, cache=None, shared_kv=None, offset=None):
-        if cache is not None:
-            setattr(cache, _MARK, self.layer_type)
-        elif shared_kv is not None and isinstance(shared_kv[0], (tuple, list)):
-            cache = _Quantized.of(shared_kv[0], self.head_dim)
-        return original(self, x, mask, cache, shared_kv=shared_kv, offset=offset)
-
-    return call
-
-
-class _Quantized(NamedTuple):
-    """Stands in for the cache that quantized keys and values come from."""
-
-    group_size: int
-    bits: int
-
-    @classmethod
-    def of(cls, keys: tuple[mx.array, mx.array, mx.array], head_dim: int) -> _Quantized:
-        """``keys``: uint32 (B, heads, T, head_dim * bits / 32), scales (.., groups), biases."""
-        packed, scales, _ = keys
-        return cls(head_dim // scales.shape[-1], 32 * packed.shape[-1] // head_dim)
-
-    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
-        return keys, values  # they are all there: a KV-shared layer adds none
-
-
-def _to_quantized(original):
-    def to_quantized(self, group_size=64, bits=4):
-        layer_type = getattr(self, _MARK, None)
-        if layer_type is None:
-            return original(self, group_size=group_size, bits=bits)
-        _say(layer_type, self.max_size, bits)
-        return self
-
-    return to_quantized
-
-
-@functools.cache
-def _say(layer_type: str, size: int, bits: int) -> None:
-    log.warning(
-        "kv_bits=%d: the caches of %s layers stay unquantized; none holds more than %d tokens",
-        bits,
-        layer_type,
-        size,
-    )
+    kv_bits.apply(surgery, _QUANTIZE, _ATTENTION)
 
 
 PATCH = Patch(

@@ -75,7 +75,7 @@ def _find_prefix_length(original):
 
 def _can_go_back(cache: Any, length: int) -> bool:
     """Whether ``cache`` still has what it had after its first ``length`` tokens."""
-    if isinstance(getattr(cache, "keys", None), tuple) and not _host_trims():
+    if isinstance(getattr(cache, "keys", None), (tuple, list)) and not _host_trims():
         return False  # quantized: the host slices arrays only
     size, offset = getattr(cache, "max_size", None), getattr(cache, "offset", 0)
     return not size or offset <= max(size, length)

@@ -52,6 +52,10 @@ class _PassView:
     def __getattr__(self, name):
         return getattr(self._cache, name)
 
+    def __setattr__(self, name, value):
+        own = name in ("_cache", "offset", "state") or self._cache is None
+        object.__setattr__(self if own else self._cache, name, value)
+
     def update_and_fetch(self, keys, values):
         update = getattr(self._cache, "update_and_fetch", lambda *new: new)
         self.state = update(keys, values)
