@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT, Channels
+from mlx_gemma4_patches.gemma4 import tool_calls
+from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT, Channels, Splitter
 
 FRAGMENTS = [THOUGHT, RESPONSE, END, "\n", "<", "<|channel>", "|>", "a", "thought", "response", " "]
 KINDS = ["normal", "reasoning", "tool", None]
@@ -81,3 +82,51 @@ def test_any_cut_of_the_text_gives_the_same(parts, data):
         pieces = zip([0, *ends], [*ends, len(text)], strict=True)
         cut += [(kind, text[begin:end]) for begin, end in pieces]
     assert taken(cut) == taken(parts)
+
+
+CALL = f"{tool_calls.START}call:f{{a:1}}{tool_calls.END}"
+
+
+def split(parts, in_thought=False):
+    splitter = Splitter(in_thought)
+    pieces = [*map(splitter.feed, parts), splitter.finish()]
+    return tuple("".join(column) for column in zip(*pieces, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello\n", ("", "Hello\n")),
+        (f"{THOUGHT}\n hm\n{END}\nHi", ("hm", "Hi")),
+        (f"{THOUGHT}\n{END}Hi", ("", "Hi")),
+        (f"{THOUGHT}\na{END}b{THOUGHT}\nc{END}d", ("a\nc", "bd")),
+        (f"{THOUGHT}\na\n{END}\nb\n{THOUGHT}\nc{END}\nd", ("a\n\nc", "b\n\nd")),
+        (f"{THOUGHT}\ncut", ("cut", "")),
+        (f"{RESPONSE}\nHi{END}", ("", "Hi")),
+        (f"{THOUGHT}\nhm{RESPONSE}\nHi", ("hm", "Hi")),
+        (f"{THOUGHT}\nhm{CALL}", ("hm", CALL)),
+        (f"{THOUGHT}\nhm{END}Hi {CALL}{THOUGHT}\nx{END}", ("hm\nx", f"Hi {CALL}")),
+        (CALL.replace("1", f"{THOUGHT}{END}"), ("", CALL.replace("1", f"{THOUGHT}{END}"))),
+        ("a <|chan", ("", "a <|chan")),
+        (f"{THOUGHT}\na <", ("a <", "")),
+        ("<|channel>other\nHi", ("", "<|channel>other\nHi")),
+    ],
+)
+def test_a_text_is_split(text, expected):
+    assert split([text]) == expected
+
+
+def test_a_text_may_begin_in_a_thought():
+    assert split([f"hm{END}Hi"], in_thought=True) == ("hm", "Hi")
+    assert split(["hm"], in_thought=True) == ("hm", "")
+
+
+@given(
+    st.lists(st.sampled_from([*FRAGMENTS, tool_calls.START, tool_calls.END])).map("".join),
+    st.booleans(),
+    st.data(),
+)
+def test_any_cut_is_split_the_same(text, in_thought, data):
+    ends = sorted(data.draw(st.lists(st.integers(0, len(text)))))
+    pieces = [text[i:j] for i, j in zip([0, *ends], [*ends, len(text)], strict=True)]
+    assert split(pieces, in_thought) == split([text], in_thought)
