@@ -17,6 +17,7 @@ in the middle of a function that answers requests; 0.4.x splits nothing.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -42,11 +43,10 @@ _ANSWERS = {
 
 
 def probe() -> Finding:
-    try:
+    host = None
+    with contextlib.suppress(ImportError):
         from mlx_vlm.server import responses_state as host
-
-        host.ThinkingStreamState
-    except (ImportError, AttributeError):
+    if not hasattr(host, "ThinkingStreamState"):
         raise NotApplicable("this mlx-vlm splits no thoughts, or in the middle of a request")
 
     token = _PROMPT.set(f"{_TURN}model\n")
