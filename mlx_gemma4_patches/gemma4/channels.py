@@ -14,9 +14,9 @@ from .markers import beginning
 THOUGHT = "<|channel>thought"
 RESPONSE = "<|channel>response"
 END = "<channel|>"
+OPENING = "<|channel>"
 OPENING_ID, END_ID = 100, 101  # of <|channel>, and END
 
-_OPENING = "<|channel>"
 _MARKERS = (THOUGHT, RESPONSE, END)
 _MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
 _OF_CALLS = (tool_calls.START, tool_calls.END, tool_calls.QUOTE)
@@ -37,6 +37,15 @@ class Channels:
         self._held = ""  # may be the beginning of a marker
         self._at_newline = False  # one that comes next is the marker's
         self._has_reasoned = False
+
+    @property
+    def is_in_thought(self) -> bool:
+        return self._kind == "reasoning"
+
+    @property
+    def is_at_opening(self) -> bool:
+        """Whether the text so far ends in a channel that has no name yet."""
+        return self._held.startswith(OPENING)
 
     def feed(self, kind: str | None, text: str) -> list[tuple[str | None, str]]:
         """The next text, of a kind by the host's lights; the last item is of the current kind."""
@@ -67,7 +76,7 @@ class Channels:
     def finish(self) -> list[tuple[str | None, str]]:
         """What was held back in case it became a marker, unless that is what it began to be."""
         held, self._held = self._held, ""
-        return [self._without_newline(held)] if held and not held.startswith(_OPENING) else []
+        return [self._without_newline(held)] if held and not held.startswith(OPENING) else []
 
     def _begin(self, kind: str) -> None:
         self._kind = kind
@@ -97,8 +106,18 @@ class Turn:
     def __init__(self, in_thought: bool = False):
         self._channels = Channels()
         self._kind = "reasoning" if in_thought else "normal"
+        self._channels.feed(self._kind, "")
         self._held = ""  # may be the beginning of a marker of calls
         self._in_string = False
+
+    @property
+    def is_in_thought(self) -> bool:
+        return self._channels.is_in_thought
+
+    @property
+    def is_at_opening(self) -> bool:
+        """Whether the text so far ends in a channel that has no name yet."""
+        return self._channels.is_at_opening
 
     def feed(self, text: str) -> tuple[str, str]:
         """The reasoning and the content that are certain with the next text."""

@@ -32,6 +32,8 @@ class SuppressTokens:
         """Logits (..., vocabulary) with -inf for the suppressed tokens, in their own dtype."""
         return mx.where(self._suppressed, -mx.inf, logits)
 
+    process_last_token = __call__  # mlx-vlm's, of a processor that needs no more than that token
+
 
 def of_gemma4(folder: Path) -> SuppressTokens | None:
     """The processor for the model in ``folder``; None for other models, and if nothing is named.

@@ -1,0 +1,128 @@
+"""Gemma 4 12B says ``<image|>`` and ``<audio|>`` in the middle of a text.
+
+What the user sees: these markers in an answer, or an answer that goes astray behind one.
+
+Why: the model's generation_config.json names them in ``suppress_tokens``; transformers then never
+generates them. mlx-vlm reads the end of the text and the sampling from that file, not these.
+
+The fix: ``load_model`` notes the tokens on the model, and whatever generates with that model, alone
+or in batches, has a logits processor for them beside the caller's. 0.4.x has no processors in
+batches; there the sampler is shown no such token. The model's own logits stay as they are. Not
+served are models that ``load_model`` did not load, and draft models. It can be deleted when mlx-vlm
+reads ``suppress_tokens``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+import mlx.core as mx
+
+from ...gemma4 import suppressed_tokens, tiny
+from ...patch import Finding, Patch
+from ...surgery import Surgery
+
+_LOAD = "mlx_vlm.utils:load_model"
+_MODULES = ("mlx_vlm.generate.ar", "mlx_vlm.generate")  # from 0.6.0, before
+_NOTE = "_mlx_gemma4_suppress_tokens"
+
+
+def probe() -> Finding:
+    from mlx_vlm.utils import load_model
+
+    only, prompt = 7, mx.array([tiny.prompt(4)])
+    with tempfile.TemporaryDirectory() as folder:
+        file = tiny.save("dense", Path(folder)) / "generation_config.json"
+        others = [i for i in range(tiny.VOCABULARY) if i != only]
+        file.write_text(json.dumps({"suppress_tokens": others}))
+        model = load_model(Path(folder))
+
+    steps = _module().generate_step(prompt, model, None, None, max_tokens=2)
+    said = {int(token) for token, *_ in steps} - {only}
+    if said:
+        return Finding(True, f"says {', '.join(map(str, sorted(said)))}")
+    return Finding(False, "says what it may say")
+
+
+def _module():
+    try:
+        return import_module(_MODULES[0])
+    except ModuleNotFoundError:
+        return import_module(_MODULES[1])
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(_LOAD, _noting)
+    for module in _MODULES:
+        if f"{module}:generate_step" in surgery.targets:
+            surgery.wrap(f"{module}:generate_step", _suppressing)
+            insert = surgery.resolve(f"{module}:BatchGenerator.insert")
+            if "logits_processors" in inspect.signature(insert).parameters:
+                surgery.wrap(f"{module}:BatchGenerator.insert", _suppressing_in_batches)
+            else:
+                surgery.wrap(f"{module}:BatchGenerator.__init__", _suppressing_before_sampling)
+
+
+def _noting(original):
+    def load_model(model_path, *args, **kwargs):
+        model = original(model_path, *args, **kwargs)
+        if processor := suppressed_tokens.of_gemma4(Path(model_path)):
+            for part in (model, model.language_model):
+                setattr(part, _NOTE, processor)
+        return model
+
+    return load_model
+
+
+def _suppressing(original):
+    def generate_step(input_ids, model, *args, **kwargs):
+        if processor := getattr(model, _NOTE, None):
+            kwargs["logits_processors"] = [processor, *(kwargs.get("logits_processors") or ())]
+        return original(input_ids, model, *args, **kwargs)
+
+    return generate_step
+
+
+def _suppressing_in_batches(original):
+    signature = inspect.signature(original)
+
+    def insert(self, *args, **kwargs):
+        processor = getattr(self.model, _NOTE, None)
+        if processor is None:
+            return original(self, *args, **kwargs)
+        call = signature.bind(self, *args, **kwargs)
+        given = call.arguments.get("logits_processors")
+        given = given or [self.logits_processors] * len(call.arguments["prompts"])
+        call.arguments["logits_processors"] = [[processor, *(own or ())] for own in given]
+        return original(*call.args, **call.kwargs)
+
+    return insert
+
+
+def _suppressing_before_sampling(original):
+    def __init__(self, model, *args, **kwargs):
+        original(self, model, *args, **kwargs)
+        if processor := getattr(model, _NOTE, None):
+            sampler = self.sampler
+            self.sampler = lambda logprobs: sampler(processor((), logprobs))
+
+    return __init__
+
+
+PATCH = Patch(
+    id="mlx_vlm.suppress_tokens",
+    targets=(
+        _LOAD,
+        *(
+            f"{module}:{name}"
+            for module in _MODULES
+            for name in ("generate_step", "BatchGenerator.insert")
+        ),
+    ),
+    apply=apply,
+    probe=probe,
+)
