@@ -14,8 +14,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from PIL import Image
+from tokenizers import Tokenizer
 
 from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
 from tests.hosts import metal, tokenizer
 
 PATIENCE = 60  # seconds for an answer
@@ -52,6 +54,16 @@ def message(text: str, *images: str) -> dict[str, Any]:
     """A user's message: data URLs of images, then the text."""
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def alone(shape: str, folder: Path, prompt: str, count: int) -> str:
+    """What mlx-vlm's model of one shape says after a prompt, greedily, ``count`` tokens."""
+    language_model = model(shape).language_model
+    cache, new, made = language_model.make_cache(), tokenizer.ids(prompt), []
+    for _ in range(count):
+        new = [mx.argmax(language_model(mx.array([new]), cache=cache).logits[0, -1]).item()]
+        made += new
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).decode(made).strip()
 
 
 class Engine:
