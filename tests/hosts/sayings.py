@@ -30,12 +30,13 @@ _UNSEEN = "⟦[0-9.]+⟧"  # makes tokens distinct and is not decoded
 _ASKED = """\
 {% set content = messages[-1].content -%}
 {% set asked = content if content is string else content[0].text -%}
-{% if '⟦' in asked %}⟦{{ asked.split('⟦')[1].split('⟧')[0] }}⟧{% endif %}"""
+{% if '⟦' in asked %}{% set numbers = asked.split('⟦')[1].split('⟧')[0].split('|') -%}
+⟦{{ numbers[0 if enable_thinking | default(false) else -1] }}⟧{% endif %}"""
 
 
-def ask(number: int) -> str:
-    """What in the last message asks for the text of that number."""
-    return f"⟦{number}⟧"
+def ask(number: int, not_thinking: int | None = None) -> str:
+    """What in the last message asks for the text of a number, or another with thinking off."""
+    return f"⟦{number}⟧" if not_thinking is None else f"⟦{number}|{not_thinking}⟧"
 
 
 def save(folder: Path, texts: list[str]) -> Path:

@@ -273,16 +273,3 @@ def test_any_cut_of_a_text_gives_the_same_calls(parts, data):
     cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text))))})
     cut = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
     assert read(cut) == read(list(text)) == read([text])
-
-
-def test_reading_a_long_call_in_small_parts_takes_time_linear_in_the_text():
-    def seconds(length):
-        reader = Reader()
-        begin = time.perf_counter()
-        for part in [f"{START}call:f{{a:{QUOTE}", *["word "] * length, f"{QUOTE}}}{END}"]:
-            _, calls = reader.feed(part)
-        assert len(calls) == 1
-        return time.perf_counter() - begin
-
-    short = min(seconds(2_000) for _ in range(3))
-    assert min(seconds(8_000) for _ in range(3)) < 12 * short

@@ -56,9 +56,15 @@ def _without_header(system: str | list[dict] | None) -> str | list[dict] | None:
         return _LINE.sub("", system)
     if system is None:
         return None
-    blocks = [{**block, "text": _LINE.sub("", block.get("text") or "")} for block in system]
-    pairs = zip(system, blocks, strict=True)
-    return [old if new["text"] == old.get("text") else new for old, new in pairs if new["text"]]
+    kept = []
+    for block in system:
+        text = block.get("text") or ""
+        left = _LINE.sub("", text)
+        if left == text:
+            kept.append(block)
+        elif left:
+            kept.append({**block, "text": left})
+    return kept
 
 
 PATCH = Patch(id="vllm_mlx.anthropic_billing", targets=(_CONVERT,), apply=apply, probe=probe)

@@ -75,12 +75,17 @@ def _with_thinking(original: Callable) -> Callable:
 def _with_the_engines_word(original: Callable) -> Callable:
     def _prepare_anthropic_invocation(engine, openai_request, *args, **kwargs):
         options = dict(openai_request.chat_template_kwargs or {})
-        if _KEY in options:
-            wanted = options.pop(_KEY)
-            if serving.is_gemma4(engine):
-                options.setdefault("enable_thinking", wanted)
-            openai_request.chat_template_kwargs = options or None
-        return original(engine, openai_request, *args, **kwargs)
+        if _KEY not in options:
+            return original(engine, openai_request, *args, **kwargs)
+        thinks = options.pop(_KEY)
+        is_heard = serving.is_gemma4(engine)
+        if is_heard:
+            thinks = options.setdefault("enable_thinking", thinks)
+        openai_request.chat_template_kwargs = options or None
+        prepared = original(engine, openai_request, *args, **kwargs)
+        if is_heard:  # the simple engine of 0.3.0 hears of it here alone
+            prepared.chat_kwargs.setdefault("enable_thinking", thinks)
+        return prepared
 
     return _prepare_anthropic_invocation
 
