@@ -55,7 +55,7 @@ def main() -> int:
         _save(data)
     else:
         errors += _wrong_evidence(data, results)
-    tested = _tested(options.tests, chosen, data)
+    tested = _tested(options.tests, chosen)
     for name, failure in _side_by_side(_host_tests, tested, pythons).items():
         errors += [f"{name}: {failure}"] if failure else []
 
@@ -69,30 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write", action="store_true", help="write what is measured to the file")
     parser.add_argument(
         "--tests",
-        choices=("all", "edges", "none"),
+        choices=("all", "last", "none"),
         default="all",
-        help="run the host tests too: on all combinations, or where the code of a target changes",
+        help="run the host tests too: on all combinations, or each host's last on either base",
     )
     parser.add_argument("only", nargs="*", help="beginnings of names of combinations")
     return parser
 
 
-def _tested(which: str, chosen: dict, data: dict) -> dict:
-    """The combinations to run the host tests on.
-
-    An edge is the first release with a target's code as it is, and the newest release.
-    """
+def _tested(which: str, chosen: dict) -> dict:
+    """The combinations to run the host tests on."""
     if which == "all":
         return chosen
-    edges = {name: {releases[-1]} for name, releases in data["releases"].items()}
-    for patch_id, row in data["patches"].items():
-        distribution = patch_id.partition(".")[0].replace("_", "-")
-        edges[distribution].update(part["releases"][0] for part in row["code"])
-    return {
-        name: combination
-        for name, combination in chosen.items()
-        if which == "edges" and combination[_subject(combination)] in edges[_subject(combination)]
-    }
+    last = {(_subject(c), c["base"]): name for name, c in chosen.items()} if which == "last" else {}
+    return {name: chosen[name] for name in last.values()}
 
 
 def _side_by_side(job: Any, chosen: dict, pythons: dict) -> dict[str, Any]:
