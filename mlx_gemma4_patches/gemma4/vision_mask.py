@@ -6,8 +6,9 @@ how far back it attends, the window says, within the image as well. Full-attenti
 causal, and so is everything else. An image is an unbroken run of soft tokens: real prompts have
 start and end tokens around each image and around each frame of a video.
 
-Source: transformers 5.23, ``create_masks_for_vision_model`` (huggingface/transformers#46850); up to
-5.9 it had full-attention layers wrong. So has vLLM since vllm-project/vllm#40534 and #47217.
+Source: transformers 5.23, ``create_masks_for_vision_model`` (huggingface/transformers#46850), which
+up to 5.9 let soft tokens look ahead in all layers, at any distance. vLLM has the same rule since
+vllm-project/vllm#40534 and #47217.
 """
 
 from __future__ import annotations

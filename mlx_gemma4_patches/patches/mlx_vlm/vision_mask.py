@@ -87,11 +87,15 @@ def apply(surgery: Surgery) -> None:
 
 def _text_model(original):
     def __call__(self, inputs=None, inputs_embeds=None, mask=None, cache=None, *args, **kwargs):
-        new = inputs if inputs_embeds is None else inputs_embeds
-        if mask is None and new.shape[1] > 1 and vision_mask.applies(self.config):
-            kwargs, found = _take_images(self, inputs, new.shape[:2], kwargs)
+        if (
+            inputs_embeds is not None  # no image comes without
+            and inputs_embeds.shape[1] > 1
+            and mask is None
+            and vision_mask.applies(self.config)
+        ):
+            kwargs, found = _take_images(self, inputs, inputs_embeds.shape[:2], kwargs)
             if found is not None:
-                before = _mask.set(_sliding_mask(self, new, cache, found))
+                before = _mask.set(_sliding_mask(self, inputs_embeds, cache, found))
                 try:
                     return original(self, inputs, inputs_embeds, mask, cache, *args, **kwargs)
                 finally:
@@ -121,13 +125,13 @@ def _typed(types):
     return among(types, (1, 2))  # image, video
 
 
-def _sliding_mask(text_model, new, cache, found):
+def _sliding_mask(text_model, embeddings, cache, found):
     types = [layer.layer_type for layer in text_model.layers]
     if "sliding_attention" not in types:
         return None
     first = None if cache is None else cache[types.index("sliding_attention")]
     make = importlib.import_module(_LANGUAGE).create_attention_mask
-    causal = make(new, first, window_size=text_model.window_size, return_array=True)
+    causal = make(embeddings, first, window_size=text_model.window_size, return_array=True)
     return vision_mask.sliding_mask(causal, found)
 
 
