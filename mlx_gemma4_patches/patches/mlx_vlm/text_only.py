@@ -105,14 +105,17 @@ class _Package:
         model = self._package.Model(config)
         there = _modules(self._folder)
         for name in _TOWERS:
-            if isinstance(model.get(name), nn.Module) and name not in there:
+            if there and isinstance(model.get(name), nn.Module) and name not in there:
                 setattr(model, name, None)
                 log.warning("%s has no weights for %s, which is left out", self._folder, name)
         return model
 
 
 def _modules(folder: Path) -> set[str]:
-    """The modules that a checkpoint has tensors of, by its index if it has one."""
+    """The modules that a checkpoint has tensors of, by its index if it has one.
+
+    None in a folder without tensors, such as one that only lends its config.json.
+    """
     index = folder / "model.safetensors.index.json"
     try:
         names = list(json.loads(index.read_bytes())["weight_map"])
