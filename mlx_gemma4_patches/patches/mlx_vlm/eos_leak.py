@@ -1,8 +1,8 @@
 """What one call of ``generate`` asks to stop at ends the next ones too.
 
-What the user sees: after ``generate(eos_tokens=["x"])`` a text ends at "x" in ``batch_generate`` and
-in any ``generate`` with ``eos_tokens`` of its own. After ``generate(stopping_criteria=...)`` the
-next call fails, if the criteria are a function, or has the same criteria.
+What the user sees: after ``generate(eos_tokens=["x"])`` a text ends at "x" in ``batch_generate``
+and in any ``generate`` with ``eos_tokens`` of its own. After ``generate(stopping_criteria=...)``
+the next call fails, if the criteria are a function, or has the same criteria.
 
 Why: ``generate`` adds to the stopping criteria of the tokenizer, or replaces them, and takes
 nothing back; only a ``generate`` that asks for neither begins anew.
