@@ -82,6 +82,9 @@ def test_criteria_of_a_call_are_gone_with_it(loaded) -> None:
 
 
 def test_a_call_that_fails_leaves_nothing(loaded) -> None:
-    with pytest.raises(ValueError):
-        say(loaded, eos_tokens=["x"], kv_bits=-1, temperature="?")
+    def fail(tokens: Any, logits: Any) -> Any:
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        say(loaded, eos_tokens=["x"], logits_processors=[fail])
     assert say(loaded, eos_tokens=["y"]) == "soxun"

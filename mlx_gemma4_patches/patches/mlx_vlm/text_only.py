@@ -112,7 +112,10 @@ class _Package:
 
 
 def _modules(folder: Path) -> set[str]:
-    """The modules that a checkpoint has tensors of, as far as can be told."""
+    """The modules that a checkpoint has tensors of, by its index if it has one.
+
+    None in a folder without tensors, such as one that only lends its config.json.
+    """
     index = folder / "model.safetensors.index.json"
     try:
         names = list(json.loads(index.read_bytes())["weight_map"])
