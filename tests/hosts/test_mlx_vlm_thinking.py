@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 
 import pytest
@@ -56,8 +57,10 @@ class TestThinking(PatchContract):
 
     def untouched(self):
         """Answers of other models, and of a Gemma 4 nothing is known of."""
-        if not HAS_STATE:
-            return None
+        # in a context that no test before has made a prompt in
+        return contextvars.Context().run(self.answers) if HAS_STATE else None
+
+    def answers(self):
         seen = []
         for text in (
             "<think>\nhm\n</think>\n\nHi\n",
