@@ -1,12 +1,18 @@
 """vllm-mlx's server with a model that fails where a prompt says so.
 
-A prompt that ends with ``~`` fails when it is read. ``^`` in a prompt makes the third step after it
-fail, whatever it is a step of. As a program, takes the arguments of ``tests.hosts.server``.
+The model fails when it reads ``~``, and in every step of a conversation that has a ``^`` in its
+prompt, from the third on. It never says either. As a program, takes the arguments of
+``tests.hosts.server``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
+from collections.abc import Iterator
+
+import mlx.core as mx
 
 import mlx_gemma4_patches
 from tests.hosts import metal, server, tokenizer
@@ -14,40 +20,52 @@ from tests.hosts import metal, server, tokenizer
 READING, DECODING = "~", "^"
 
 
-def fail() -> None:
-    """Wrap the models of mlx-lm and mlx-vlm."""
-    metal.stand_in()
-    from mlx_lm.models import gemma4_text
-    from mlx_vlm.models.gemma4 import language
+@contextlib.contextmanager
+def model() -> Iterator[None]:
+    """Within, mlx-vlm's Gemma 4 fails so."""
+    from mlx_vlm.models.gemma4 import gemma4, language
 
-    for model in (gemma4_text.Model, language.LanguageModel):
-        _wrap(model)
-
-
-def _wrap(model: type) -> None:
-    original = model.__call__
     (reading,), (decoding,) = tokenizer.ids(READING), tokenizer.ids(DECODING)
-    steps_left = None
+    never = mx.array([reading, decoding])
+    steps = None  # since a ^
 
-    def call(self, inputs=None, *args, **named):
-        nonlocal steps_left
-        ids = [] if inputs is None else inputs.tolist()
-        if any(reading in row for row in ids):
-            raise RuntimeError("injected while reading a prompt")
-        if any(decoding in row for row in ids):
-            steps_left = 3
-        elif steps_left is not None:
-            steps_left -= 1
-            if steps_left == 0:
-                steps_left = None
-                raise RuntimeError("injected while decoding")
-        return original(self, inputs, *args, **named)
+    def failing(original):
+        @functools.wraps(original)
+        def call(self, inputs=None, *args, **named):
+            nonlocal steps
+            if inputs is None:  # only embeddings: whoever made them of ids fails too
+                return original(self, inputs, *args, **named)
+            ids = inputs.tolist()
+            if any(reading in row for row in ids):
+                raise RuntimeError("injected while reading")
+            if any(decoding in row for row in ids):
+                steps = 0
+            elif len(ids[0]) > 1:  # another prompt
+                steps = None
+            elif steps is not None:
+                steps += 1
+                if steps > 2:
+                    raise RuntimeError("injected while decoding")
+            made = original(self, inputs, *args, **named)
+            made.logits[..., never] = -1e4
+            return made
 
-    model.__call__ = call
+        return call
+
+    classes = (gemma4.Model, language.LanguageModel)
+    originals = [each.__call__ for each in classes]
+    for each in classes:
+        each.__call__ = failing(each.__call__)
+    try:
+        yield
+    finally:
+        for each, original in zip(classes, originals, strict=True):
+            each.__call__ = original
 
 
 if __name__ == "__main__":
     mlx_gemma4_patches.activate()
     server._sample_greedily()
-    fail()
-    server.run(*sys.argv[1:])
+    metal.stand_in()
+    with model():
+        server.run(*sys.argv[1:])

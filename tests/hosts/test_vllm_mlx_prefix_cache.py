@@ -29,12 +29,12 @@ _SYSTEM = "".join(f"{number}. Be kind to birds. " for number in range(8))
 def _skip_what_cannot_batch_text() -> None:
     from mlx_lm.generate import BatchGenerator
 
-    if metadata.version("vllm-mlx") == "0.2.7":
-        if "prompt_progress_callback" not in inspect.signature(BatchGenerator).parameters:
-            pytest.skip("vllm-mlx 0.2.7 hands this mlx-lm an argument that it does not know")
-    elif metadata.version("vllm-mlx") in ("0.2.8", "0.2.9"):
-        if Version(mx.__version__) >= Version("0.32"):
-            pytest.skip("its steps change threads, which this mlx does not allow")
+    release = metadata.version("vllm-mlx")
+    parameters = inspect.signature(BatchGenerator).parameters
+    if release == "0.2.7" and "prompt_progress_callback" not in parameters:
+        pytest.skip("vllm-mlx 0.2.7 hands this mlx-lm an argument that it does not know")
+    if release in ("0.2.8", "0.2.9") and Version(mx.__version__) >= Version("0.32"):
+        pytest.skip("its steps change threads, which this mlx does not allow")
 
 
 def _user(text: str) -> dict:
