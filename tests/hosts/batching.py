@@ -75,15 +75,21 @@ class Engine:
         """vllm-mlx's GenerationOutput."""
         return self.answers(list(messages), **how)[0]
 
-    def answers(self, *conversations: list[dict[str, Any]], **how: Any) -> list[Any]:
-        """As ``answer``, for conversations that are asked about at once."""
+    def answers(
+        self, *conversations: list[dict[str, Any]], errors: bool = False, **how: Any
+    ) -> list[Any]:
+        """As ``answer``, for conversations that are asked about at once.
+
+        With ``errors``, an error of one is its answer.
+        """
 
         async def ask():
             requests = [
                 self.engine.chat(conversation, **{"max_tokens": 12, "temperature": 0.0, **how})
                 for conversation in conversations
             ]
-            return await asyncio.wait_for(asyncio.gather(*requests), PATIENCE)
+            asked = asyncio.gather(*requests, return_exceptions=errors)
+            return await asyncio.wait_for(asked, PATIENCE)
 
         return self._loop.run_until_complete(ask())
 
