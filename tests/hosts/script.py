@@ -4,30 +4,26 @@ The model runs as it is; its logits are then replaced. What comes next in ``says
 last token alone, so a script holds in batches, after prefill in chunks and with every cache.
 ``says_text`` may repeat itself, to one request at a time.
 
-As a program, ``python -m tests.hosts.script HOST FILE ARGUMENTS...`` is the host's server with the
-ids in the JSON file for a script; a test may rewrite the file between two requests.
+As a program, ``python -m tests.hosts.script HOST MODEL ARGUMENTS...`` is the host's server with the
+ids in the model's script.json for a script; a test may rewrite the file between two requests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import importlib
 import json
-import os
-import runpy
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
+import mlx_gemma4_patches
 from mlx_gemma4_patches.gemma4.tiny import VOCABULARY
-from tests.hosts import metal
+from tests.hosts.server import run, serve
 
 MODELS = {
     "mlx_lm": ["mlx_lm.models.gemma4_text:Model"],
@@ -37,13 +33,7 @@ MODELS = {
     ],
 }
 MODELS["vllm_mlx"] = MODELS["mlx_lm"] + MODELS["mlx_vlm"]
-_SERVERS = {
-    "mlx_lm": ("mlx_lm.server", ["--model"]),
-    "mlx_vlm": ("mlx_vlm.server", ["--model"]),
-    "vllm_mlx": ("vllm_mlx.cli", ["serve"]),
-}
-_ROOT = Path(__file__).resolve().parents[2]
-_PATIENCE = 90  # seconds for a server to start, and for an answer
+_FILE = "script.json"  # in the folder of the model
 
 
 @contextlib.contextmanager
@@ -117,79 +107,31 @@ def _successors(ids: list[int]) -> mx.array:
     return mx.array([following.get(i, ids[0]) for i in range(VOCABULARY)])
 
 
-class Server:
-    """A server that listens on 127.0.0.1."""
-
-    def __init__(self, port: int, file: Path):
-        self.port = port
-        self._file = file
-
-    def answer(self, script: list[int], path: str, **request) -> dict:
-        """The JSON answer to a POST of ``request``, of a model that says ``script``."""
-        self._file.write_text(json.dumps(script))
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
-        connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        body = response.read().decode()
-        assert response.status == 200, body
-        return json.loads(body)
-
-
 @contextlib.contextmanager
-def server(host: str, model: Path, *arguments: str) -> Iterator[Server]:
-    """The server of ``host`` with the model of a folder; it ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = model / "script.json"
-    file.write_text("[0]")
-    log = model / "server.log"
-    arguments = (host, file, model, "--host", "127.0.0.1", "--port", str(port), *arguments)
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hosts.script", *arguments],
-            cwd=_ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(model)},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while not _listens(port):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
-            time.sleep(0.1)
-        yield Server(port, file)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def server(host: str, model: Path, *arguments: str) -> Iterator[Callable[..., dict]]:
+    """The server of ``host`` with the model of a folder; it ends with the block.
+
+    Yields ``answer(ids, path, **request)``: the JSON answer to a POST of ``request``, of a model
+    that says ``ids``.
+    """
+    with serve(host, model, *arguments, program=__name__) as post:
+
+        def answer(ids: list[int], path: str, **request: Any) -> dict:
+            (model / _FILE).write_text(json.dumps(ids))
+            return post(path, request)
+
+        yield answer
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _serve(host: str, file: str, model: str, *arguments: str) -> None:
-    import mlx_gemma4_patches
-
+def _serve(host: str, model: str, *arguments: str) -> None:
+    file = Path(model) / _FILE
     mlx_gemma4_patches.activate()
-    metal.stand_in()
-    module, before_model = _SERVERS[host]
-    sys.argv = [module, *before_model, model, *arguments]
     with contextlib.ExitStack() as stack:
         for name in MODELS[host]:
             stack.enter_context(
-                scripted(name, lambda i: _successors(json.loads(Path(file).read_bytes()))[i])
+                scripted(name, lambda i: _successors(json.loads(file.read_bytes()))[i])
             )
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        run(host, model, *arguments)
 
 
 if __name__ == "__main__":

@@ -143,13 +143,13 @@ def test_a_converted_model_stops_too(folder, tmp_path):
 
 def test_the_server_stops(folder, tmp_path):
     names = EVERYWHERE["text_config alone"]
-    with patched(ID), script.server("mlx_lm", variant(folder, tmp_path, **names)) as server:
+    with patched(ID), script.server("mlx_lm", variant(folder, tmp_path, **names)) as answer:
         for stop in (106, 50):
-            answer = server.answer(
+            answered = answer(
                 [*SAID, stop, *PAST],
                 "/v1/chat/completions",
                 messages=[{"role": "user", "content": "hi"}],
                 max_tokens=LIMIT,
             )
-            (choice,) = answer["choices"]
+            (choice,) = answered["choices"]
             assert (choice["message"]["content"], choice["finish_reason"]) == ("so", "stop")

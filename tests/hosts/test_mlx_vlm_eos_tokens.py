@@ -121,10 +121,10 @@ def test_the_name_of_a_repository_is_the_hosts_to_look_up(folder, monkeypatch):
 
 def test_the_server_stops(folder, tmp_path):
     model = variant(folder, tmp_path, **EVERYWHERE["text_config alone"])
-    with patched(ID), script.server("mlx_vlm", model) as server:
+    with patched(ID), script.server("mlx_vlm", model) as answer:
         for stop in (106, 50):
             try:
-                answer = server.answer(
+                answered = answer(
                     [*SAID, stop, *PAST],
                     "/v1/chat/completions",
                     model=str(model),
@@ -135,5 +135,5 @@ def test_the_server_stops(folder, tmp_path):
                 if "'str' object has no attribute 'chat_template'" in str(error):
                     pytest.xfail("this mlx-vlm cannot chat beside mlx-lm 0.32 or newer")
                 raise
-            (choice,) = answer["choices"]
+            (choice,) = answered["choices"]
             assert (choice["message"]["content"], choice["finish_reason"]) == ("so", "stop")

@@ -104,14 +104,14 @@ def test_requests_batched_together_stop(folder, tmp_path, monkeypatch):
 
 def test_the_server_stops(folder, tmp_path):
     model = variant(folder, tmp_path / "gemma-4-tiny", **EVERYWHERE["text_config alone"])
-    with patched(ID), script.server("vllm_mlx", model, "--mllm") as server:
+    with patched(ID), script.server("vllm_mlx", model, "--mllm") as answer:
         for stop in (106, 50):
-            answer = server.answer(
+            answered = answer(
                 [*SAID, stop, *PAST],
                 "/v1/chat/completions",
                 model=str(model),
                 messages=[{"role": "user", "content": "hi"}],
                 max_tokens=LIMIT,
             )
-            (choice,) = answer["choices"]
+            (choice,) = answered["choices"]
             assert (choice["message"]["content"], choice["finish_reason"]) == ("so", "stop")
