@@ -97,6 +97,12 @@ def test_the_server_takes_several_calls(mlx_vlm_chat):
     ]
 
 
+def test_of_several_calls_between_two_markers_the_first_is_taken_everywhere(mlx_vlm_chat):
+    says = f"{tool_calls.START}call:f{{a:1}}call:g{{b:2}}{tool_calls.END}"
+    made = mlx_vlm_chat.answer(says)["calls"]
+    assert made in ([{"f": {"a": 1}}], [{"f": {"a": 1}}, {"g": {"b": 2}}])  # from 0.6.2 on
+
+
 def test_the_result_of_a_call_goes_back_to_the_model(mlx_vlm_chat):
     says = call(f"a:{QUOTE}x }} y{QUOTE}", "ns.get")
     made = mlx_vlm_chat.reply(says)["choices"][0]["message"]

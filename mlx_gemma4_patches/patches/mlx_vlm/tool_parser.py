@@ -76,9 +76,16 @@ def _with_our_grammar(original: Callable) -> Callable:
             return original(text, tools)
         if as_json:
             calls = [{**call, "arguments": json.dumps(call["arguments"])} for call in calls]
-        return calls[0] if len(calls) == 1 else calls
+        return calls[0] if len(calls) == 1 else _Calls(calls)
 
     return parse_tool_call
+
+
+class _Calls(list):
+    """Several calls; to a server that takes one, as they do up to 0.6.1, the first of them."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return self[0][key] if isinstance(key, str) else super().__getitem__(key)
 
 
 def _where_readings_agree(parse_object: Callable) -> Callable:
