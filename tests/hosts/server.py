@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,47 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 90  # seconds for a server to start, and for an answer
 
 
+class Server:
+    """A server that listens on 127.0.0.1; any number of threads may call it."""
+
+    def __init__(self, port: int, process: subprocess.Popen, log: Path):
+        self.port = port
+        self.process = process
+        self._log = log
+
+    def __call__(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON answer to a POST of JSON.
+
+        Raises:
+            AssertionError: the status is not 200, or there is no answer in time.
+        """
+        try:
+            with self.ask(path, body) as response:
+                answer = response.read().decode()
+        except OSError as error:
+            raise AssertionError(f"{error}\n{_end_of(self._log)}") from error
+        assert response.status == 200, f"{response.status} {answer}\n{_end_of(self._log)}"
+        return json.loads(answer)
+
+    @contextlib.contextmanager
+    def ask(self, path: str, body: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
+        """The response to a POST of JSON; whoever leaves the block hangs up."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
+
 @contextlib.contextmanager
-def serve(
-    host: str, model: Path, *arguments: str, program: str = __name__
-) -> Iterator[Callable[[str, dict[str, Any]], dict[str, Any]]]:
+def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> Iterator[Server]:
     """Run the server of ``host`` with the model of a folder until the end of the block.
 
-    Yields ``post(path, body)``: the JSON answer to a POST of JSON; any number of threads may call
-    it. Its log is in ``model / "server.log"`` and part of every error.
+    Its log is in ``model / "server.log"`` and part of every error.
 
     Raises:
-        AssertionError: the server ends early or does not listen in time; from ``post``: the
-            status is not 200, or there is no answer in time.
+        AssertionError: the server ends early or does not listen in time.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,25 +91,12 @@ def serve(
             stderr=subprocess.STDOUT,
         )
 
-    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
-        try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            answer = response.read().decode()
-        except OSError as error:
-            raise AssertionError(f"{error}\n{_end_of(log)}") from error
-        finally:
-            connection.close()
-        assert response.status == 200, f"{response.status} {answer}\n{_end_of(log)}"
-        return json.loads(answer)
-
     try:
         deadline = time.monotonic() + _PATIENCE
         while not _listens(port):
             assert process.poll() is None and time.monotonic() < deadline, _end_of(log)
             time.sleep(0.1)
-        yield post
+        yield Server(port, process, log)
     finally:
         process.terminate()
         try:
