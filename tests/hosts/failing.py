@@ -65,7 +65,7 @@ def model() -> Iterator[None]:
 
 if __name__ == "__main__":
     mlx_gemma4_patches.activate()
-    server._sample_greedily()
+    server.sample_greedily()
     metal.stand_in()
     with model():
         server.run(*sys.argv[1:])

@@ -34,37 +34,44 @@ _PATIENCE = 90  # seconds for a server to start, and for an answer
 
 
 class Server:
-    """A server that listens on 127.0.0.1 and logs to a file, which is part of every error."""
+    """A server that listens on 127.0.0.1; any number of threads may call it."""
 
-    def __init__(self, port: int, log: Path):
+    def __init__(self, port: int, process: subprocess.Popen, log: Path):
         self.port = port
+        self.process = process
         self._log = log
 
     def __call__(self, path: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
-        """The JSON answer to a POST of JSON; any number of threads may call this.
+        """The JSON answer to a POST of JSON.
 
         Raises:
             AssertionError: the status is not 200, or there is no answer in time.
         """
+        try:
+            with self.ask(path, body) as response:
+                answer = response.read().decode()
+        except OSError as error:
+            raise AssertionError(f"{error}\n{_end_of(self._log)}") from error
+        assert response.status == 200, f"{response.status} {answer}\n{_end_of(self._log)}"
+        return json.loads(answer)
+
+    @contextlib.contextmanager
+    def ask(self, path: str, body: dict[str, Any] | bytes) -> Iterator[http.client.HTTPResponse]:
+        """The response to a POST of JSON; whoever leaves the block hangs up."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
         data = body if isinstance(body, bytes) else json.dumps(body)
         try:
             connection.request("POST", path, data, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            answer = response.read().decode()
-        except OSError as error:
-            raise AssertionError(f"{error}\n{_end_of(self._log)}") from error
+            yield connection.getresponse()
         finally:
             connection.close()
-        assert response.status == 200, f"{response.status} {answer}\n{_end_of(self._log)}"
-        return json.loads(answer)
 
 
 @contextlib.contextmanager
 def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> Iterator[Server]:
     """Run the server of ``host`` with the model of a folder until the end of the block.
 
-    Its log is ``model / "server.log"``.
+    Its log is in ``model / "server.log"`` and part of every error.
 
     Raises:
         AssertionError: the server ends early or does not listen in time.
@@ -84,12 +91,13 @@ def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> I
             stdout=out,
             stderr=subprocess.STDOUT,
         )
+
     try:
         deadline = time.monotonic() + _PATIENCE
         while not _listens(port):
             assert process.poll() is None and time.monotonic() < deadline, _end_of(log)
             time.sleep(0.1)
-        yield Server(port, log)
+        yield Server(port, process, log)
     finally:
         process.terminate()
         try:

@@ -1,0 +1,76 @@
+"""vllm-mlx's real server in each of its modes: transformers' text, for whoever asks when."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from packaging.version import Version
+from tokenizers import Tokenizer
+
+from tests.hosts import batching, checkpoints, load
+from tests.hosts.server import serve
+
+pytest.importorskip("vllm_mlx")
+
+_ANSWERS = json.loads((Path(__file__).parent.parent / "reference/answers.json").read_text())
+_TOKENS = 24
+_MODES = {
+    "batches of images and text": ("e2b", ["--continuous-batching", "--mllm"]),
+    "batches of images and text, full attention": ("dense", ["--continuous-batching", "--mllm"]),
+    "batches of images and text, quantized prefixes": (
+        "dense",
+        ["--continuous-batching", "--mllm", "--kv-cache-quantization"],
+    ),
+    "batches of text": ("dense", ["--continuous-batching"]),
+    "images and text, one by one": ("dense", ["--mllm"]),
+    "text, one by one": ("dense", []),
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[str, Path, list[str]]:
+    shape, arguments = _MODES[request.param]
+    name = f"gemma-4-{shape}" if "--mllm" in arguments else "text"  # 0.2.7 goes by the name
+    folder = batching.save(shape, tmp_path / name, batching.PLAIN_TEMPLATE)
+    if "--mllm" not in arguments:
+        _skip_text_on_old_releases()
+        checkpoints.change(folder, checkpoints.text_only, checkpoints.text_tensors)
+    return shape, folder, arguments
+
+
+def _skip_text_on_old_releases() -> None:
+    is_old = Version(metadata.version("vllm-mlx")) < Version("0.3.0")
+    if is_old and Version(mx.__version__) >= Version("0.32"):
+        pytest.skip("its text engines change threads, which this mlx does not allow")
+
+
+@pytest.mark.parametrize("model", _MODES, indirect=True)
+def test_every_answer_is_that_of_transformers(model) -> None:
+    shape, folder, arguments = model
+    decode = Tokenizer.from_file(str(folder / "tokenizer.json")).decode
+    with serve("vllm_mlx", folder, *arguments) as post:
+
+        def answer(prompt: str) -> str:
+            body = {"messages": [{"role": "user", "content": prompt}], "temperature": 0}
+            body |= {"model": str(folder), "max_tokens": _TOKENS}
+            return post("/v1/chat/completions", body)["choices"][0]["message"]["content"].strip()
+
+        wanted = {prompt: decode(ids).strip() for prompt, ids in _ANSWERS[shape].items()}
+        if "--continuous-batching" in arguments:  # other servers take one at a time
+            with ThreadPoolExecutor(len(wanted)) as pool:
+                assert dict(zip(wanted, pool.map(answer, wanted), strict=True)) == wanted
+        assert {prompt: answer(prompt) for prompt in wanted} == wanted
+
+
+def test_nothing_is_lost_or_crossed_when_many_ask_and_some_leave(tmp_path: Path) -> None:
+    folder = batching.save("dense", tmp_path / "gemma-4-tiny", batching.PLAIN_TEMPLATE)
+    with serve("vllm_mlx", folder, "--continuous-batching", "--mllm") as server:
+        report = load.run(server, folder, count=20, at_once=4)
+    assert report.wrong == []
+    assert sorted(report.cancelled) == [9, 19]
+    assert len(report.answered) == 18
