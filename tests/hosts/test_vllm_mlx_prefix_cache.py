@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
-from packaging.version import Version
 
 from mlx_gemma4_patches.gemma4 import tiny
 from tests.hosts import batching, checkpoints
@@ -24,17 +21,6 @@ _TOKENS = 5
 
 # past the 128 tokens under which 0.4.0 and later look for no prefix
 _SYSTEM = "".join(f"{number}. Be kind to birds. " for number in range(8))
-
-
-def _skip_what_cannot_batch_text() -> None:
-    from mlx_lm.generate import BatchGenerator
-
-    release = metadata.version("vllm-mlx")
-    parameters = inspect.signature(BatchGenerator).parameters
-    if release == "0.2.7" and "prompt_progress_callback" not in parameters:
-        pytest.skip("vllm-mlx 0.2.7 hands this mlx-lm an argument that it does not know")
-    if release in ("0.2.8", "0.2.9") and Version(mx.__version__) >= Version("0.32"):
-        pytest.skip("its steps change threads, which this mlx does not allow")
 
 
 def _user(text: str) -> dict:
@@ -99,7 +85,7 @@ def test_every_answer_is_that_of_a_fresh_run(
     engine: str, shape: str, window: int, tmp_path: Path
 ) -> None:
     if engine == "text":
-        _skip_what_cannot_batch_text()
+        batching.skip_what_cannot_batch_text()
     folder = _model(tmp_path, engine, shape, window)
     answers, hits = {}, []
     for reuse in (True, False):

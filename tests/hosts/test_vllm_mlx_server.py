@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
-from packaging.version import Version
 from tokenizers import Tokenizer
 
 from tests.hosts import batching, checkpoints, load
@@ -38,15 +35,9 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[str, Path, li
     name = f"gemma-4-{shape}" if "--mllm" in arguments else "text"  # 0.2.7 goes by the name
     folder = batching.save(shape, tmp_path / name, batching.PLAIN_TEMPLATE)
     if "--mllm" not in arguments:
-        _skip_text_on_old_releases()
+        batching.skip_what_cannot_batch_text()
         checkpoints.change(folder, checkpoints.text_only, checkpoints.text_tensors)
     return shape, folder, arguments
-
-
-def _skip_text_on_old_releases() -> None:
-    is_old = Version(metadata.version("vllm-mlx")) < Version("0.3.0")
-    if is_old and Version(mx.__version__) >= Version("0.32"):
-        pytest.skip("its text engines change threads, which this mlx does not allow")
 
 
 @pytest.mark.parametrize("model", _MODES, indirect=True)
