@@ -48,7 +48,7 @@ def test_a_prompt_takes_less_memory_and_comes_back_nearly_as_it_was(family, bits
         stored = host._quantize_cache([full, window], bits=bits, group_size=64)
     assert stored[1] is window
     before, after = (host.estimate_kv_cache_memory([layer]) for layer in (full, stored[0]))
-    assert after < before * (bits + 1) / 32 * full.keys.shape[2] / full.offset
+    assert after <= before * (bits + 1) / 32 * full.keys.shape[2] / full.offset
 
     back = host._dequantize_cache(stored)[0]
     assert type(back) is type(full)

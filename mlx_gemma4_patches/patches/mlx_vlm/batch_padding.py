@@ -86,7 +86,7 @@ def _padding(generator: Any, rows: list[list[int]]) -> list[int]:
     """How many ids of padding each prompt begins with."""
     if getattr(generator.model, "model_type", None) not in config.MODEL_TYPES:
         return [0] * len(rows)
-    pad = generator.tokenizer.pad_token_id
+    pad = getattr(generator.tokenizer, "pad_token_id", None)
     return [next((i for i, token in enumerate(ids) if token != pad), 0) for ids in rows]
 
 
