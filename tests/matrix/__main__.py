@@ -254,13 +254,22 @@ def _read() -> dict:
     return data
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes what is said twice twice: a row is read by itself."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def _save(data: dict) -> None:
     documents = [{key: data[key] for key in ("schema", "releases", "advice")}]
     for host in ("mlx_lm", "mlx_vlm", "vllm_mlx"):
         rows = {i: data["patches"][i] for i in sorted(data["patches"]) if i.startswith(f"{host}.")}
         documents.append({"host": host, "patches": rows})
     documents.append({key: data[key] for key in ("combinations", "evidence")})
-    text = yaml.safe_dump_all(documents, sort_keys=False, width=100, default_flow_style=None)
+    text = yaml.dump_all(
+        documents, Dumper=_Plain, sort_keys=False, width=100, default_flow_style=None
+    )
     FILE.write_text(HEADER + text, encoding="utf-8")
 
 
