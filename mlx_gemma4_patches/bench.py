@@ -6,13 +6,14 @@ the rounds' ratios, so that a machine that slows down on the way does not show i
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,7 @@ def run(size: str) -> list[dict[str, Any]]:
         One row a figure: ``what``, ``stock``, ``patched``, ``ratio`` (patched : stock), ``unit``.
 
     Raises:
-        RuntimeError: mlx-lm is installed, but the patches are switched off or failed to start.
+        RuntimeError: a host is installed, but the patches are switched off or failed to start.
     """
     rows = start_up()
     if importlib.util.find_spec("mlx_lm"):
@@ -55,6 +56,8 @@ def run(size: str) -> list[dict[str, Any]]:
         rows += reverse_lookup(*_LOOKUPS[size])
         rows += generation(size)
         rows += [speculation(), kv_cache(), *tool_calls()]
+    if importlib.util.find_spec("mlx_vlm"):
+        rows += pictures(size)
     return rows
 
 
@@ -147,14 +150,13 @@ def reverse_lookup(
     ]
 
 
-def generation(size: str, tokens: int = 32, rounds: int = 31) -> list[dict[str, Any]]:
-    """Prefill and greedy decode of a random E2B model, in ms a token: short rounds."""
+def generation(size: str) -> list[dict[str, Any]]:
+    """mlx-lm: prefill and greedy decode of a random E2B model, in ms a token."""
     activate()
     import mlx.core as mx
     from mlx_lm.generate import generate_step
     from mlx_lm.models import gemma4_text
 
-    from .gemma4 import tiny
     from .patches.mlx_lm.tiny import text_model
 
     if size == "tiny":
@@ -164,23 +166,117 @@ def generation(size: str, tokens: int = 32, rounds: int = 31) -> list[dict[str, 
         model.set_dtype(mx.bfloat16)
     mx.eval(model.parameters())
 
-    def prefill() -> float:
-        start = time.perf_counter()
-        next(generate_step(mx.array(tiny.prompt(512)), model, max_tokens=1))
-        return (time.perf_counter() - start) / 512
+    def steps(ids: list[int], count: int) -> Iterator:
+        return generate_step(mx.array(ids), model, max_tokens=count)
 
-    def decode() -> float:
-        steps = generate_step(mx.array(tiny.prompt(32)), model, max_tokens=tokens + 1)
-        next(steps)  # the prompt
-        start = time.perf_counter()
-        for _ in steps:
-            pass
-        return (time.perf_counter() - start) / tokens
+    return _prefill_and_decode(f"mlx-lm, {size}", steps)
 
-    return [
-        _compare(f"prefill, {size}", "ms", *_stock_and_patched(prefill), rounds),
-        _compare(f"decode, {size}", "ms", *_stock_and_patched(decode), rounds),
+
+def pictures(size: str) -> list[dict[str, Any]]:
+    """mlx-vlm: text and image prompts, in ms a token; their memory; a prompt's second turn.
+
+    The random model attends to images as 26B and 31B do; at ``e2b`` it has the size of E2B.
+    """
+    activate()
+    import mlx.core as mx
+
+    from .gemma4 import tiny
+    from .patches.mlx_vlm import tiny as tiny_vlm
+
+    host = importlib.import_module("mlx_vlm.generate")  # also the name of a function there
+    model = tiny_vlm.model("dense") if size == "tiny" else _e2b_with_images()
+    config = model.config
+    pixels = mx.array(tiny.image(16, 16))[None]  # 256 soft tokens
+    picture = [config.boi_token_id, *[config.image_token_id] * 256, config.eoi_token_id]
+    prompt = [*tiny.prompt(128), *picture, *tiny.prompt(126)]
+
+    def steps(ids: list[int], count: int) -> Iterator:
+        seen = pixels if config.image_token_id in ids else None
+        row = mx.array([ids])
+        return host.generate_step(row, model, seen, None, max_tokens=count, temperature=0.0)
+
+    def memory() -> float:
+        mx.clear_cache()
+        base = mx.get_active_memory()
+        mx.reset_peak_memory()
+        next(steps(prompt, 1))
+        return (mx.get_peak_memory() - base) / 1e6
+
+    what = f"mlx-vlm, {size}"
+    with_image = partial(_seconds_a_token, steps, prompt)
+    rows = [
+        *_prefill_and_decode(what, steps),
+        _compare(f"prefill with an image, {what}", "ms", *_stock_and_patched(with_image), 31),
+        _compare(f"memory with an image, {what}", "MB", *_stock_and_patched(memory), 1),
     ]
+    if hasattr(host, "PromptCacheState"):
+        second_turn = partial(_second_turn, host, model, tiny_vlm.processor())
+        title = f"second turn, afresh and with the first one's cache, {what}"
+        turns = partial(second_turn, None), lambda: second_turn(host.PromptCacheState())
+        rows.append(_compare(title, "ms", *turns, 7))
+    return rows
+
+
+def _e2b_with_images() -> Any:
+    import mlx.core as mx
+    from mlx_vlm.models import gemma4
+
+    config = gemma4.ModelConfig()  # the defaults are E2B's
+    config.text_config.use_bidirectional_attention = "vision"
+    model = gemma4.Model(config)
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    return model
+
+
+def _second_turn(host: Any, model: Any, processor: Any, state: Any) -> float:
+    """Seconds to the first token of a chat's second turn; ``state`` has seen the first, if any."""
+    import mlx.core as mx
+
+    from .gemma4 import tiny
+
+    def answer(ids: list[int], count: int) -> list[int]:
+        said = host.stream_generate(
+            model,
+            processor,
+            "",
+            input_ids=mx.array([ids]),
+            max_tokens=count,
+            temperature=0.0,
+            prompt_cache_state=state,
+        )
+        return [token.token for token in said]
+
+    first = tiny.prompt(2048)
+    ids = [*first, *answer(first, 4)[:4], *tiny.prompt(16, seed=1)]
+    start = time.perf_counter()
+    answer(ids, 1)
+    return time.perf_counter() - start
+
+
+def _prefill_and_decode(what: str, steps: Callable[[list[int], int], Iterator]) -> list[dict]:
+    """``steps`` is given token ids and a number of tokens, which it yields one by one."""
+    from .gemma4 import tiny
+
+    def decode(count: int = 32) -> float:
+        said = steps(tiny.prompt(32), count + 1)
+        next(said)  # the prompt
+        start = time.perf_counter()
+        for _ in said:
+            pass
+        return (time.perf_counter() - start) / count
+
+    prefill = partial(_seconds_a_token, steps, tiny.prompt(512))
+    return [  # short rounds, and many
+        _compare(f"prefill, {what}", "ms", *_stock_and_patched(prefill), 31),
+        _compare(f"decode, {what}", "ms", *_stock_and_patched(decode), 31),
+    ]
+
+
+def _seconds_a_token(steps: Callable[[list[int], int], Iterator], ids: list[int]) -> float:
+    start = time.perf_counter()
+    next(steps(ids, 1))
+    return (time.perf_counter() - start) / len(ids)
 
 
 def speculation(tokens: int = 64) -> dict[str, Any]:
