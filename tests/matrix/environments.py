@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,22 +52,25 @@ NEEDS = [
 # these would bring hosts of their own along
 NEEDS_ALONE = ["mlx-embeddings", "mlx-audio"]
 
+_unpacking = threading.Lock()
+
 
 def release(distribution: str, version: str) -> Path:
     """The folder of an unpacked release; downloads it once."""
     folder = CACHE / "releases" / f"{distribution}-{version}"
-    if not folder.is_dir():
-        wheels = CACHE / "wheels"
-        _pip(
-            sys.executable,
-            *("download", "--no-deps", "--only-binary=:all:", "-d", str(wheels)),
-            f"{distribution}=={version}",
-        )
-        (wheel,) = wheels.glob(f"{distribution.replace('-', '_')}-{version}-*.whl")
-        unfinished = folder.with_suffix(".unfinished")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unfinished)
-        unfinished.rename(folder)
+    with _unpacking:  # combinations that run side by side share releases
+        if not folder.is_dir():
+            wheels = CACHE / "wheels"
+            _pip(
+                sys.executable,
+                *("download", "--no-deps", "--only-binary=:all:", "-d", str(wheels)),
+                f"{distribution}=={version}",
+            )
+            (wheel,) = wheels.glob(f"{distribution.replace('-', '_')}-{version}-*.whl")
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(unfinished)
+            unfinished.rename(folder)
     return folder
 
 
