@@ -47,6 +47,16 @@ def patched(patch_id: str) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def unpatched(*hosts: str) -> Iterator[None]:
+    """The hosts without any patch."""
+    with contextlib.ExitStack() as undone:
+        for patch_id in engine.ENGINE.records:
+            if patch_id.partition(".")[0] in hosts:
+                undone.enter_context(stock(patch_id))
+        yield
+
+
 def equal(left: Any, right: Any) -> bool:
     """Exact equality of arrays and of lists, tuples and dictionaries of them."""
     if isinstance(left, mx.array):

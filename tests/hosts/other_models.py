@@ -1,11 +1,13 @@
 """Tiny models of other families, built from the hosts' own classes, that share code with Gemma 4.
 
 gemma3n has sliding windows and per-layer inputs and reads the cache's offset before the update;
-llama has plain caches. Vocabulary 512, float32, seeded weights.
+gemma3 and gpt_oss have sliding windows; llama and qwen3 have plain caches. Vocabulary 512, float32,
+seeded weights.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import mlx.core as mx
@@ -44,6 +46,19 @@ _GEMMA3N = {
     "laurel_rank": 8,
 }
 
+NAMES = {
+    "gemma3_text": {"sliding_window": 16, "sliding_window_pattern": 2},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "llama": {},
+    "olmo2": {},
+    "qwen3": {"tie_word_embeddings": True},
+}
+
 
 def gemma3n() -> Any:
     """mlx-lm's ``gemma3n.Model``, window 16."""
@@ -54,10 +69,14 @@ def gemma3n() -> Any:
 
 def llama() -> Any:
     """mlx-lm's ``llama.Model``."""
-    from mlx_lm.models import llama
+    return of_mlx_lm("llama")
 
-    settings = {"model_type": "llama", "num_hidden_layers": 2, "intermediate_size": 128}
-    return _filled(llama.Model(llama.ModelArgs.from_dict({**_COMMON, **settings})))
+
+def of_mlx_lm(name: str) -> Any:
+    """mlx-lm's model of one of ``NAMES``, window 16 where it has one."""
+    settings = {**_COMMON, "model_type": name, "num_hidden_layers": 2, "intermediate_size": 128}
+    host = importlib.import_module(f"mlx_lm.models.{name}")
+    return _filled(host.Model(host.ModelArgs.from_dict({**settings, **NAMES[name]})))
 
 
 def gemma3n_vlm() -> Any:
@@ -65,6 +84,46 @@ def gemma3n_vlm() -> Any:
     from mlx_vlm.models import gemma3n
 
     return _filled(gemma3n.LanguageModel(gemma3n.TextConfig.from_dict(_GEMMA3N)))
+
+
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def gemma3_vlm() -> tuple[Any, list[int]]:
+    """mlx-vlm's ``gemma3.Model``, window 16, and the ids of an image of 32 x 32 pixels."""
+    from mlx_vlm.models import gemma3
+
+    text = {**_COMMON, "model_type": "gemma3_text", "num_hidden_layers": 4}
+    text |= {"intermediate_size": 128, "mm_tokens_per_image": 4, "query_pre_attn_scalar": 32}
+    config = gemma3.ModelConfig(
+        gemma3.TextConfig.from_dict({**text, "sliding_window": 16, "sliding_window_pattern": 2}),
+        gemma3.VisionConfig.from_dict({**_VISION, "model_type": "siglip_vision_model"}),
+        model_type="gemma3",
+        image_token_index=502,
+        hidden_size=64,
+    )
+    return _filled(gemma3.Model(config)), [502] * 4
+
+
+def llava_vlm() -> tuple[Any, list[int]]:
+    """mlx-vlm's ``llava.Model``, and the ids of an image of 32 x 32 pixels."""
+    from mlx_vlm.models import llava
+
+    text = {**_COMMON, "model_type": "llama", "num_hidden_layers": 2, "intermediate_size": 128}
+    config = llava.ModelConfig(
+        llava.TextConfig.from_dict({**text, "rope_theta": 1e4}),
+        llava.VisionConfig.from_dict({**_VISION, "model_type": "clip_vision_model"}),
+        model_type="llava",
+        image_token_index=502,
+    )
+    return _filled(llava.Model(config)), [502] * 16
 
 
 def _filled(model: nn.Module) -> nn.Module:
