@@ -266,7 +266,8 @@ def _save(data: dict) -> None:
     for host in ("mlx_lm", "mlx_vlm", "vllm_mlx"):
         rows = {i: data["patches"][i] for i in sorted(data["patches"]) if i.startswith(f"{host}.")}
         documents.append({"host": host, "patches": rows})
-    documents.append({key: data[key] for key in ("combinations", "evidence")})
+    evidence = dict(sorted(data["evidence"].items()))
+    documents.append({"combinations": data["combinations"], "evidence": evidence})
     text = yaml.dump_all(
         documents, Dumper=_Plain, sort_keys=False, width=100, default_flow_style=None
     )
