@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
 
-from tests.hosts import batching, checkpoints, load
+from tests.hosts import batching, checkpoints, load, texts
 from tests.hosts.server import serve
 
 pytest.importorskip("vllm_mlx")
 
-_ANSWERS = json.loads((Path(__file__).parent.parent / "reference/answers.json").read_text())
-_TOKENS = 24
 _MODES = {
     "batches of images and text": ("e2b", ["--continuous-batching", "--mllm"]),
     "batches of images and text, full attention": ("dense", ["--continuous-batching", "--mllm"]),
@@ -43,19 +38,9 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[str, Path, li
 @pytest.mark.parametrize("model", _MODES, indirect=True)
 def test_every_answer_is_that_of_transformers(model) -> None:
     shape, folder, arguments = model
-    decode = Tokenizer.from_file(str(folder / "tokenizer.json")).decode
-    with serve("vllm_mlx", folder, *arguments) as post:
-
-        def answer(prompt: str) -> str:
-            body = {"messages": [{"role": "user", "content": prompt}], "temperature": 0}
-            body |= {"model": str(folder), "max_tokens": _TOKENS}
-            return post("/v1/chat/completions", body)["choices"][0]["message"]["content"].strip()
-
-        wanted = {prompt: decode(ids).strip() for prompt, ids in _ANSWERS[shape].items()}
-        if "--continuous-batching" in arguments:  # other servers take one at a time
-            with ThreadPoolExecutor(len(wanted)) as pool:
-                assert dict(zip(wanted, pool.map(answer, wanted), strict=True)) == wanted
-        assert {prompt: answer(prompt) for prompt in wanted} == wanted
+    with serve("vllm_mlx", folder, *arguments) as server:
+        # without batches it takes one at a time
+        texts.check(server, shape, folder, at_once="--continuous-batching" in arguments)
 
 
 def test_nothing_is_lost_or_crossed_when_many_ask_and_some_leave(tmp_path: Path) -> None:
