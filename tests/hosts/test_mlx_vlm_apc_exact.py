@@ -106,12 +106,7 @@ def test_the_server_answers_as_it_does_without_the_cache(shape, tmp_path, monkey
         return post("/v1/chat/completions", body)["choices"][0]["message"]
 
     with patched(ID), serve("mlx_vlm", model) as post:
-        try:
-            expected = [ask(post, turn) for turn in turns]
-        except AssertionError as error:
-            if "'str' object has no attribute 'chat_template'" in str(error):
-                pytest.xfail("this mlx-vlm cannot chat beside mlx-lm 0.32 or newer")
-            raise
+        expected = [ask(post, turn) for turn in turns]
     monkeypatch.setenv("APC_ENABLED", "1")
     with patched(ID), serve("mlx_vlm", model) as post:
         assert [ask(post, turn) for turn in turns] == expected
