@@ -175,11 +175,17 @@ class Reader:
         self._held = ""  # a call that may go on, or what may be the beginning of a START
         self._scanned = 0  # of the call that is held
         self._in_string = False
+        self._passed_end = False
 
     @property
     def is_holding(self) -> bool:
         """Whether text was fed that ``finish`` will tell what to make of."""
         return bool(self._held)
+
+    @property
+    def is_behind_end(self) -> bool:
+        """Whether the call that is held goes on behind an ``END`` in a string."""
+        return self._passed_end
 
     def feed(self, text: str) -> tuple[str, list[Any]]:
         """The content and the calls that are certain with the next text."""
@@ -223,13 +229,15 @@ class Reader:
                 self._in_string = not self._in_string
             elif not self._in_string:
                 return mark.end()
+            else:
+                self._passed_end = True
         # what is left is shorter than a marker
         self._scanned = max(self._scanned, len(self._held) - len(END) + 1)
         return None
 
     def _go_on_at(self, position: int) -> None:
         self._held = self._held[position:]
-        self._scanned, self._in_string = 0, False
+        self._scanned, self._in_string, self._passed_end = 0, False, False
 
 
 # each takes the text and the position of what it reads, and gives that and the position behind it

@@ -122,6 +122,31 @@ def test_a_bias_does_not_bring_them_back(folder: Path, tokens: list[int]) -> Non
     assert said == greedy(model, PROMPTS[0], tokens)
 
 
+def drafter() -> Any:
+    """A model that drafts at random for the tiny one."""
+    module = "mlx_vlm.speculative.drafters.gemma4_assistant"
+    host = pytest.importorskip(f"{module}.gemma4_assistant")
+    config = pytest.importorskip(f"{module}.config").Gemma4AssistantConfig
+    text = tiny.config("dense")["text_config"]
+    layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+    made = {**text, **layers, "num_kv_shared_layers": 2}
+    return host.Gemma4AssistantDraftModel(
+        config(backbone_hidden_size=text["hidden_size"], text_config=made)
+    )
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_with_a_draft_model_it_says_what_the_reference_says(
+    folder: Path, tokens: list[int], prompt: list[int]
+) -> None:
+    how = {"draft_model": drafter(), "draft_kind": "mtp"}
+    model = load_model(folder)
+    expected = greedy(model, prompt, tokens)
+    assert steps(model, prompt, **how) == expected
+    with stock(ID):
+        assert steps(model, prompt, **how) != expected
+
+
 def test_streams_and_batches_say_none(tmp_path: Path) -> None:
     allowed = tokenizer.ids("abc")
     others = [i for i in range(tiny.VOCABULARY) if i not in allowed]

@@ -273,3 +273,16 @@ def test_any_cut_of_a_text_gives_the_same_calls(parts, data):
     cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text))))})
     cut = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
     assert read(cut) == read(list(text)) == read([text])
+
+
+def test_a_reader_tells_that_a_call_goes_on_behind_an_end():
+    reader = Reader()
+    for text, is_behind in (
+        (f"{START}call:f{{a:{QUOTE}x", False),
+        (END[:5], False),
+        (END[5:], True),
+        (f"{QUOTE}}}", True),
+        (END, False),
+    ):
+        reader.feed(text)
+        assert reader.is_behind_end is is_behind

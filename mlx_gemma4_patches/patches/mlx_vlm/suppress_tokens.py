@@ -14,6 +14,7 @@ reads ``suppress_tokens``.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import tempfile
@@ -28,6 +29,14 @@ from ...surgery import Surgery
 
 _LOAD = "mlx_vlm.utils:load_model"
 _MODULES = ("mlx_vlm.generate.ar", "mlx_vlm.generate")  # from 0.6.0, before
+_ROUNDS = (  # of a draft model and its target, from 0.6.0, in 0.5.0
+    "mlx_vlm.speculative.utils:run_speculative_rounds",
+    "mlx_vlm.speculative.utils:run_speculative_server_rounds",
+    "mlx_vlm.generate:_mtp_rounds",
+    "mlx_vlm.generate:_mtp_rounds_batch",
+    "mlx_vlm.generate:_dflash_rounds",
+    "mlx_vlm.generate:_dflash_rounds_batch",
+)
 _NOTE = "_mlx_gemma4_suppress_tokens"
 
 
@@ -65,6 +74,9 @@ def apply(surgery: Surgery) -> None:
                 surgery.wrap(f"{module}:BatchGenerator.insert", _suppressing_in_batches)
             else:
                 surgery.wrap(f"{module}:BatchGenerator.__init__", _suppressing_before_sampling)
+    for rounds in _ROUNDS:
+        with contextlib.suppress(ImportError, AttributeError):
+            surgery.wrap(rounds, _suppressing_in_rounds)
 
 
 def _noting(original):
@@ -107,10 +119,35 @@ def _suppressing_before_sampling(original):
     def __init__(self, model, *args, **kwargs):
         original(self, model, *args, **kwargs)
         if processor := getattr(model, _NOTE, None):
-            sampler = self.sampler
-            self.sampler = lambda logprobs: sampler(processor((), logprobs))
+            self.sampler = _Sampler(self.sampler, processor)
 
     return __init__
+
+
+def _suppressing_in_rounds(original):
+    def rounds(model, *args, sampler, **kwargs):
+        if processor := getattr(model, _NOTE, None):
+            sampler = _Sampler(sampler, processor)
+        return original(model, *args, sampler=sampler, **kwargs)
+
+    return rounds
+
+
+class _Sampler:
+    """The host's sampler, which is shown no suppressed token."""
+
+    def __init__(self, sampler, processor):
+        self._sampler = sampler
+        self._processor = processor
+
+    def __call__(self, logprobs):
+        return self._sampler(self._processor((), logprobs))
+
+    def __getattr__(self, name):
+        found = getattr(self._sampler, name)
+        if name != "sample_target":  # which the host asks for at a position
+            return found
+        return lambda logprobs, **how: found(self._processor((), logprobs), **how)
 
 
 PATCH = Patch(

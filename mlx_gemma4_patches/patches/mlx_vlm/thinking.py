@@ -12,7 +12,8 @@ Gemma 4's does only after the result of a tool.
 
 The fix: ``gemma4.channels`` splits answers to Gemma 4's prompts, which are told by ``<|turn>``. It
 can be deleted when mlx-vlm has a parser of Gemma 4's markup. 0.5.0 and 0.6.0 have this fault too,
-in the middle of a function that answers requests; 0.4.x splits nothing.
+in the middle of a function that answers requests, and 0.4.x splits nothing: doctor advises to
+upgrade.
 """
 
 from __future__ import annotations

@@ -36,16 +36,21 @@ _WITHOUT_CALL = re.compile(r":?(?!call:)(?=[\w.:/-]+\{)")
 _OPEN_STRING = re.compile(rf"\s*\w+:\s*{re.escape(QUOTE)}")
 
 
-def probe() -> Finding:
+def host_parser() -> Any:
+    """mlx-vlm's module for Gemma 4's calls; None where it leaves them to mlx-lm."""
     for name in _PARSERS:
         with contextlib.suppress(ImportError):
-            parse_tool_call = import_module(name).parse_tool_call
-            break
-    else:
+            return import_module(name)
+    return None
+
+
+def probe() -> Finding:
+    parser = host_parser()
+    if parser is None:
         raise NotApplicable("this mlx-vlm leaves Gemma 4's tool calls to mlx-lm")
 
     def parse(text: str) -> dict[str, Any]:
-        call = parse_tool_call(text, None)
+        call = parser.parse_tool_call(text, None)
         arguments = call["arguments"]
         is_json = isinstance(arguments, str)
         return {**call, "arguments": json.loads(arguments) if is_json else arguments}

@@ -9,9 +9,8 @@ token by. Since 0.6.10 ``generate_step`` asks for the last position alone, since
 with them the server do.
 
 The fix: prompts with images ask for it, as later releases do (``logits_to_keep``), and the text
-model hands over only as many positions. Who calls the model without asking gets all, as before.
-``python -m mlx_vlm.generate`` up to 0.5.0 runs a copy of that file out of our reach. It can be
-deleted when no supported release is older than 0.7.1.
+model hands over only as many positions. Who calls the model without asking gets all, as before. It
+can be deleted when no supported release is older than 0.7.1.
 """
 
 from __future__ import annotations
