@@ -29,11 +29,11 @@ class Answer(NamedTuple):
     reasoning: str = ""
     content: str = ""
     calls: tuple = ()
-    is_tool_use: bool = False
+    reason: str = "stop"
 
 
 def calls(*made: tuple[str, dict]) -> dict[str, Any]:
-    return {"calls": made, "is_tool_use": True}
+    return {"calls": made, "reason": "tool_calls"}
 
 
 THOUGHT_AND_CALL = f"{THOUGHT}\nhm{END}{call(f'a:{QUOTE}{CALL_END}{QUOTE}')}"
@@ -48,6 +48,7 @@ SAID = {
     THOUGHT_AND_CALL: Answer("hm", **calls(("f", {"a": CALL_END}))),
     f"{call('a:')}!": Answer(content="call:f{a:}!"),
     f"{START}call:f{{a:1}}": Answer(**calls(("f", {"a": 1}))),
+    f"Hi{THOUGHT}\nhm{END}!{call('a:1')}": Answer("hm", "Hi!", **calls(("f", {"a": 1}))),
     f"hm{END}Sunny.": Answer("hm", "Sunny."),  # where the prompt opens the thought
     "Sunny.": Answer(content="Sunny."),
 }
@@ -56,6 +57,12 @@ OPENED = NUMBERS[f"hm{END}Sunny."]
 PLAIN, SHORT = NUMBERS["Sunny."], NUMBERS["Hello there."]
 ALONE = [number for number in NUMBERS.values() if number != OPENED]
 ANSWERS = list(SAID.values())
+
+TWO = NUMBERS[f"Hi {call('a:1')}{call('b:2', 'get-it')}"]
+CUT = [
+    (SHORT, 1, Answer(content="Hello th", reason="length")),
+    (TWO, 3, Answer(content="Hi call:f{a", reason="length")),
+]
 
 PARAMETERS = {"type": "object", "properties": {}}
 
@@ -75,7 +82,7 @@ class OpenAI:
 
     def whole(self, number: int, history: list | None = None, **options: Any) -> Answer:
         made = self._client.chat.completions.create(
-            messages=self._conversation(number, history), **self._request, **options
+            messages=self._conversation(number, history), **self._request | options
         ).choices[0]
         called = made.message.tool_calls or []
         assert len({one.id for one in called}) == len(called)
@@ -83,7 +90,7 @@ class OpenAI:
             _reasoning(made.message),
             made.message.content or "",
             tuple((one.function.name, json.loads(one.function.arguments)) for one in called),
-            made.finish_reason == "tool_calls",
+            made.finish_reason,
         )
 
     def streamed(self, number: int, history: list | None = None, **options: Any) -> Answer:
@@ -91,7 +98,7 @@ class OpenAI:
         made: list[list] = []
         reasons = []
         for chunk in self._client.chat.completions.create(
-            messages=self._conversation(number, history), stream=True, **self._request, **options
+            messages=self._conversation(number, history), stream=True, **self._request | options
         ):
             (choice,) = chunk.choices
             reasoning += _reasoning(choice.delta)
@@ -100,8 +107,8 @@ class OpenAI:
                 assert one.index == len(made)
                 made.append([one.function.name, json.loads(one.function.arguments)])
             reasons += [choice.finish_reason] if choice.finish_reason else []
-        # up to 0.4.1 a call that the turn ends in comes behind the end of the rest
-        return Answer(reasoning, content, tuple(map(tuple, made)), reasons[-1] == "tool_calls")
+        (reason,) = reasons
+        return Answer(reasoning, content, tuple(map(tuple, made)), reason)
 
     def _conversation(self, number: int, history: list | None) -> list[dict]:
         asked = {"role": "user", "content": f"Hi {sayings.ask(number)}"}
@@ -137,13 +144,13 @@ class Anthropic:
     def whole(self, *asked: Any, message: str | None = None, **options: Any) -> Answer:
         conversation = self._conversation(*asked, message=message)
         return _of_blocks(
-            self._client.messages.create(messages=conversation, **self._request, **options)
+            self._client.messages.create(messages=conversation, **self._request | options)
         )
 
     def streamed(self, *asked: Any, message: str | None = None, **options: Any) -> Answer:
         conversation = self._conversation(*asked, message=message)
         with self._client.messages.stream(
-            messages=conversation, **self._request, **options
+            messages=conversation, **self._request | options
         ) as events:
             return _of_blocks(events.get_final_message())
 
@@ -180,9 +187,8 @@ def _of_blocks(message: Any) -> Answer:
             called.append((block.name, block.input))
         else:
             found[block.type] += getattr(block, block.type)
-    return Answer(
-        found["thinking"], found["text"], tuple(called), message.stop_reason == "tool_use"
-    )
+    reason = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}
+    return Answer(found["thinking"], found["text"], tuple(called), reason[message.stop_reason])
 
 
 def is_faulty(patch_id: str) -> bool:
@@ -227,16 +233,18 @@ def _stripped(answer: Answer) -> Answer:
 def test_an_answer_is_what_was_said(client: Any, number: int) -> None:
     if number == NUMBERS[THOUGHT_AND_CALL] and version("vllm-mlx") == "0.2.8":
         return  # looks for thoughts only where there is no call, and shows their markup
-    answer = client.whole(number)
-    if not answer.calls:  # up to 0.3.0 what cannot be read keeps its markers
-        content = answer.content.replace(START, "").replace(CALL_END, "")
-        answer = answer._replace(content=content)
-    assert answer == _stripped(ANSWERS[number])
+    assert client.whole(number) == _stripped(ANSWERS[number])
 
 
 @pytest.mark.parametrize("number", ALONE)
 def test_a_stream_is_what_was_said(client: Any, number: int) -> None:
     assert client.streamed(number) == ANSWERS[number]
+
+
+def test_max_tokens_cuts(client: Any) -> None:
+    for number, tokens, cut in CUT:
+        assert client.whole(number, max_tokens=tokens) == _stripped(cut)
+        assert client.streamed(number, max_tokens=tokens) == cut
 
 
 RESULTS = [("f", "warm"), ("get-it", "dry")]

@@ -22,6 +22,7 @@ import json
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import chain
 from unittest import mock
 
 from ...patch import Finding, NotApplicable, Patch
@@ -66,7 +67,7 @@ def _with_calls_and_results(original: Callable) -> Callable:
             is_whole = _is_whole(run)
             found, *media = original(run, is_whole)
             shown.append((_as_one(found) if is_whole else found, *media))
-        return tuple(sum(column, []) for column in zip(*shown, strict=True))
+        return tuple(list(chain.from_iterable(column)) for column in zip(*shown, strict=True))
 
     return extract_multimodal_content
 
