@@ -13,19 +13,17 @@ index. It can be deleted when vllm-mlx does so. 0.2.7 streams no thoughts.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from ...gemma4.channels import END, THOUGHT
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
+from . import serving
 
 _TARGET = "vllm_mlx.server:_stream_anthropic_messages"
 _BLOCK = "content_block_"
@@ -41,29 +39,10 @@ def probe() -> Finding:
     except ImportError:
         raise NotApplicable("this vllm-mlx has no parser for Gemma 4") from None
     from vllm_mlx import server
-    from vllm_mlx.api.anthropic_adapter import anthropic_to_openai
-    from vllm_mlx.api.anthropic_models import AnthropicRequest
-
-    async def stream_chat(**options):
-        for text in ("Hi", THOUGHT, "\n", "hm", END, "!"):
-            yield SimpleNamespace(new_text=text, finished=text == "!", finish_reason=None)
-
-    async def events():
-        asked = {"role": "user", "content": "Hi"}
-        request = AnthropicRequest(model="m", max_tokens=8, messages=[asked])
-        given = {"max_tokens": 8, "prepared": SimpleNamespace(messages=[asked], chat_kwargs={})}
-        known = inspect.signature(server._stream_anthropic_messages).parameters
-        engine = SimpleNamespace(stream_chat=stream_chat, preserve_native_tool_format=False)
-        made = server._stream_anthropic_messages(
-            engine,
-            anthropic_to_openai(request),
-            request,
-            *(value for name, value in given.items() if name in known),
-        )
-        return [json.loads(event.partition("\ndata: ")[2]) async for event in made]
 
     with mock.patch.object(server, "_reasoning_parser", Gemma4ReasoningParser()):
-        begun = [e for e in asyncio.run(events()) if e["type"] == f"{_BLOCK}start"]
+        events = serving.anthropic_stream(["Hi", THOUGHT, "\n", "hm", END, "!"], "stop")
+    begun = [event for event in events if event["type"] == f"{_BLOCK}start"]
     blocks = [(event["index"], event["content_block"]["type"]) for event in begun]
     return Finding(
         blocks != [(0, "text"), (1, "thinking"), (2, "text")],
