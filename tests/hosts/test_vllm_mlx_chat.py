@@ -68,6 +68,7 @@ PLAIN, SHORT = NUMBERS["Sunny."], NUMBERS["Hello there."]
 ALONE = [number for number in NUMBERS.values() if number != OPENED]
 ANSWERS = list(SAID.values())
 
+UNENDED = NUMBERS[f"{START}call:f{{a:1}}"]
 TWO = NUMBERS[f"Hi {call('a:1')}{call('b:2', 'get-it')}"]
 THOUGHTFUL = NUMBERS[f"{THOUGHT}\na{END}b{THOUGHT}\nc{END}d"]
 CUT = {  # by number and max_tokens
@@ -119,8 +120,8 @@ class OpenAI:
                 assert one.index == len(made)
                 made.append([one.function.name, json.loads(one.function.arguments)])
             reasons += [choice.finish_reason] if choice.finish_reason else []
-        if ENDS_TWICE and made:
-            del reasons[:-1]
+        if ENDS_TWICE and number == UNENDED:
+            assert reasons.pop(0) == "stop"
         (reason,) = reasons
         return Answer(reasoning, content, tuple(map(tuple, made)), reason)
 
