@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests.hosts import batching
+from tests.hosts import batching, chat
 from tests.hosts.server import Server, serve
 
 _WORDS = ("birds", "fly", "over", "the", "sea", "and", "come", "back", "in", "spring")
@@ -38,11 +38,13 @@ class Report:
 class _Request:
     text: str
     images: tuple[int, ...]
+    has_tools: bool
     tokens: int
 
     def body(self, folder: Path) -> dict[str, Any]:
         urls = [batching.image(seed) for seed in self.images]
         return {
+            **({"tools": chat.TOOLS} if self.has_tools else {}),
             "model": str(folder),
             "messages": [batching.message(self.text, *urls)],
             "max_tokens": self.tokens,
@@ -51,13 +53,16 @@ class _Request:
 
 
 def requests(count: int) -> list[_Request]:
-    """Texts of 2 to 60 words, each its own; every fourth asks about one or two images."""
+    """Texts of 2 to 60 words, each its own.
+
+    Every fourth asks about one or two images, every third may call a tool.
+    """
     rng = random.Random(0)
     made = []
     for number in range(count):
         words = " ".join(rng.choices(_WORDS, k=rng.choice((2, 5, 12, 30, 60))))
         images = tuple(rng.sample(range(4), k=rng.choice((1, 2)))) if number % 4 == 3 else ()
-        made.append(_Request(f"{number} {words}", images, rng.choice((4, 8, 16))))
+        made.append(_Request(f"{number} {words}", images, number % 3 == 1, rng.choice((4, 8, 16))))
     return made
 
 
@@ -109,6 +114,5 @@ if __name__ == "__main__":
     print(
         f"{len(report.answered)} right, {len(report.cancelled)} cancelled", *report.wrong, sep="\n"
     )
-    for number in range(0, count, max(1, count // 8)):
-        print(f"after {number + 1}: {report.memory[number] / 2**20:.1f} MiB")
-    print(f"after {count}: {report.memory[-1] / 2**20:.1f} MiB")
+    for done in (1, *range(max(1, count // 8), count + 1, max(1, count // 8))):
+        print(f"after {done}: {report.memory[done - 1] / 2**20:.1f} MiB")

@@ -10,8 +10,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import batching, checkpoints
-from tests.hosts.contract import PatchContract
+from tests.hosts import batching, checkpoints, other_models
+from tests.hosts.contract import PatchContract, patched, stock
 
 pytest.importorskip("vllm_mlx")
 
@@ -77,6 +77,42 @@ class TestPrefixCache(PatchContract):
             found.append(_stored(layers, tokens, asked))
         found.append(_stored([RotatingKVCache(16)], tokens, [3, *tokens]))
         return found
+
+
+def _outcome(model, tokens: list[int], asked: list[int]) -> str:
+    """Whether ``asked`` hits what is stored of ``tokens``, and gets the logits of a fresh run."""
+    from mlx_lm.models.cache import make_prompt_cache
+    from vllm_mlx.memory_cache import MemoryAwarePrefixCache
+
+    def logits(ids, layers):
+        made = model(mx.array([ids]), cache=layers)[0, -1]
+        mx.eval(made, [layer.state for layer in layers])
+        return made
+
+    layers = make_prompt_cache(model)
+    logits(tokens, layers)
+    cache = MemoryAwarePrefixCache(SimpleNamespace())
+    cache.store(tokens, layers)
+    found, rest = cache.fetch(asked)
+    if not found:
+        return "a miss"
+    hit = logits(rest or asked[-1:], found)  # as the text engine feeds an exact hit
+    fresh = logits(asked, make_prompt_cache(model))
+    return "right" if mx.allclose(hit, fresh, atol=1e-3) else "wrong"
+
+
+@pytest.mark.parametrize("make", [other_models.gemma3n, other_models.llama])
+def test_other_models_lose_no_right_hit(make) -> None:
+    model, tokens = make(), tiny.prompt(150)
+    seen = set()
+    for asked in (tokens, [*tokens, 3], tokens[:-2], [*tokens[:-3], 3, 4, 5], [3, *tokens]):
+        with stock(ID):
+            before = _outcome(model, tokens, asked)
+        with patched(ID):
+            after = _outcome(model, tokens, asked)
+        assert before == "wrong" or after == before
+        seen.add(before)
+    assert {"right", "a miss"} <= seen
 
 
 @pytest.mark.parametrize("window", [_SHORT, _LONG])

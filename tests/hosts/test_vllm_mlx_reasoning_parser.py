@@ -61,7 +61,7 @@ class TestReasoningParser(PatchContract):
             delta = reading.extract_reasoning_streaming(text, text + part, part)
             text += part
             seen.append([delta.role, delta.reasoning, delta.content])
-        for text in ("", "Hello\n", f"{THOUGHT}\nhm{END}Hi", f"{THOUGHT}\nhm", f"hm{END}Hi"):
+        for text in ("", "Hello\n", f"{THOUGHT}\nhm{END}Hi", f"hm{END}Hi"):
             seen.append(parser().extract_reasoning(text))
         return seen
 

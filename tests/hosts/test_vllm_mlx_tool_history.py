@@ -68,14 +68,65 @@ class TestToolHistory(PatchContract):
 def test_calls_and_results_are_shown_as_they_are(monkeypatch, is_mllm):
     with patched(ID):
         seen = shown(HISTORY, monkeypatch, is_mllm=is_mllm)
-    assert [message["role"] for message in seen] == [
-        *("user", "assistant", "assistant", "tool", "tool", "assistant", "user")
-    ]
     calls = [call for message in seen for call in message.get("tool_calls", ())]
-    assert {call["id"]: call["function"]["arguments"] for call in calls} == ARGUMENTS
+    assert {call["id"]: json.loads(as_json(call)) for call in calls} == ARGUMENTS
     results = {m["tool_call_id"]: m["content"] for m in seen if m["role"] == "tool"}
     assert results == {"1": "warm", "2": "dry"}
     assert seen[-1]["content"] == "Thanks.\n\nBye."
+
+
+def as_json(call):
+    """The multimodal engines get the client's JSON and read it themselves."""
+    arguments = call["function"]["arguments"]
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def test_calls_of_several_messages_are_one_to_which_all_results_belong(monkeypatch):
+    with patched(ID):
+        seen = shown(HISTORY, monkeypatch)
+    assert [message["role"] for message in seen] == [
+        *("user", "assistant", "tool", "tool", "assistant", "user")
+    ]
+    assert seen[1]["content"] == "Let me see.\n\nAnd this."
+    assert [call["id"] for call in seen[1]["tool_calls"]] == ["1", "2"]
+
+
+def test_results_in_parts_are_text(monkeypatch):
+    parts = [{"type": "text", "text": text} for text in ("warm", "dry")]
+    result = {"role": "tool", "tool_call_id": "1", "content": parts}
+    with patched(ID):
+        assert shown([*HISTORY[:2], result], monkeypatch)[-1]["content"] == "warm\ndry"
+
+
+def call_of(arguments):
+    function = {"name": "f", "arguments": arguments}
+    call = {"id": "1", "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+STRANGE = {
+    "a result of no call": [call_of("{}"), {**HISTORY[3], "tool_call_id": "9"}],
+    "a result that names no call": [call_of("{}"), {"role": "tool", "content": "warm"}],
+    "a result before all calls": [HISTORY[3]],
+    "arguments that are a list": [call_of("[1]"), HISTORY[3]],
+    "arguments that are cut": [call_of('{"a'), HISTORY[3]],
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("is_mllm", [False, True])
+def test_what_templates_raise_on_is_shown_as_without_the_patch(monkeypatch, strange, is_mllm):
+    history = [HISTORY[0], *strange, HISTORY[-1]]
+    with patched(ID):
+        seen = shown(history, monkeypatch, is_mllm=is_mllm)
+    with stock(ID):
+        assert seen == shown(history, monkeypatch, is_mllm=is_mllm)
+
+
+def test_what_is_strange_leaves_the_rest_as_it_is(monkeypatch):
+    with patched(ID):
+        seen = shown([*HISTORY[:1], *STRANGE["a result of no call"], *HISTORY], monkeypatch)
+    assert [call["id"] for message in seen for call in message.get("tool_calls", ())] == ["1", "2"]
 
 
 def test_without_the_patch_calls_are_text(monkeypatch):

@@ -118,14 +118,15 @@ def _rewound(layer, count: int):
         return None
     slides = hasattr(layer, "max_size")
     is_full = slides and layer.offset > layer.max_size
-    if is_full and count:
+    # Of a prompt's last part all is kept, in order, until the next token; what has not slid is too.
+    end = layer.keys.shape[-2] - count if is_full else length
+    if is_full and count and end < layer.max_size:
         return None
     rewound = copy.copy(layer)
-    end = None if is_full else length  # what has not slid is in order from the first token on
     rewound.keys, rewound.values = layer.keys[..., :end, :], layer.values[..., :end, :]
     rewound.offset = length
-    if slides and not is_full:
-        rewound._idx = length
+    if slides and (count or not is_full):
+        rewound._idx = end
     return rewound
 
 

@@ -3,6 +3,7 @@
 What the user sees: an answer that begins with "response" or "thought" lacks that word, and the
 indentation of its first line; in a stream, where deltas hold more than one token under load, parts
 of the answer are missing or come as reasoning, also those of another request at the same time.
+From 0.4.1 on a thought that ``max_tokens`` cuts is the answer too, where the request has tools.
 
 Why: the parser takes names of channels out wherever a line is one, strips what is left, splits at
 the last ``<channel|>``, and takes a delta to hold one marker at most. Up to 0.4.0 all streams share
@@ -106,14 +107,14 @@ def _turn(text: str) -> Turn:
     return turn
 
 
-def _split(text: str) -> tuple[str | None, str | None]:
-    """Reasoning and content of a whole text, None for none."""
+def _split(text: str) -> tuple[str | None, str]:
+    """Reasoning and content of a whole text, None for no reasoning."""
     before, end, _ = text.partition(END)
     is_opened = any(marker in before for marker in (THOUGHT, RESPONSE, START))
     turn = Turn(in_thought=bool(end) and not is_opened)  # then the prompt opened it
     pairs = (turn.feed(text), turn.finish())
     reasoning, content = map("".join, zip(*pairs, strict=True))
-    return reasoning or None, content or None
+    return reasoning or None, content  # None: from 0.4.1 on the server shows the whole text
 
 
 PATCH = Patch(
