@@ -84,13 +84,17 @@ def _plain(message: dict, finish_reason: str) -> dict:
     return {**found, "finish_reason": finish_reason}
 
 
+def skip_where_it_cannot_chat() -> None:
+    """Up to 0.6.3 the server has no chat beside mlx-lm 0.32 or newer."""
+    is_old = Version(version("mlx-vlm")) < Version("0.6.4")
+    if is_old and Version(version("mlx-lm")) >= Version("0.32"):
+        pytest.skip("this mlx-vlm cannot chat beside mlx-lm 0.32 or newer")
+
+
 @pytest.fixture(scope="module")  # the models of this process are scripted meanwhile
 def mlx_vlm_chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VlmChat]:
     """For test modules that name this module in ``pytest_plugins``."""
-    if Version(version("mlx-vlm")) < Version("0.6.4") and Version(version("mlx-lm")) >= Version(
-        "0.32"
-    ):
-        pytest.skip("this mlx-vlm cannot chat beside mlx-lm 0.32 or newer")
+    skip_where_it_cannot_chat()
     import uvicorn
     from mlx_vlm.server import app
 

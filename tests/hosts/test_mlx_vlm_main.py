@@ -18,12 +18,14 @@ from mlx_gemma4_patches.gemma4.tool_calls import END
 from mlx_gemma4_patches.patches.mlx_vlm import tool_parser
 from tests.hosts import sayings, tokenizer
 from tests.hosts.chat import QUOTE, TOOLS, call
+from tests.hosts.mlx_vlm_chat import skip_where_it_cannot_chat
 from tests.hosts.server import serve
 
 pytest.importorskip("mlx_vlm.models.gemma4")
 
 
 def test_the_answers_of_the_server_are_those_of_the_patched_one(tmp_path: Path) -> None:
+    skip_where_it_cannot_chat()
     if tool_parser.host_parser() is None:
         pytest.skip("this mlx-vlm leaves Gemma 4's tool calls to mlx-lm")
     folder = sayings.save(tmp_path, [f"{call(f'a:{QUOTE}x {END} }} y{QUOTE}')}there"])
