@@ -36,7 +36,7 @@ _PROCESS = (  # from 0.7.1, before, up to 0.5.0
     f"{_STATE}:process_tool_calls",
     "mlx_vlm.server:process_tool_calls",
 )
-_SPLIT = (  # from 0.6.0, too, in 0.5.0
+_SPLIT = (  # both from 0.6.0, in 0.5.0
     f"{_STATE}:_split_thinking",
     "mlx_vlm.server.app:_split_thinking",
     "mlx_vlm.server:_split_thinking",
@@ -54,7 +54,7 @@ _DELTAS = "mlx_vlm.tools.streaming:ToolCallDeltaState"  # from 0.7.8
 
 _MARKERS = re.compile("|".join(map(re.escape, (START, END, QUOTE))))
 _BEHIND_CALL = re.compile(f"(?<={re.escape(END)})")
-_BEGINS, _ENDS = "\ufdd0", "\ufdd1"  # no characters, so in no text
+_BEGINS, _ENDS = "\ufdd0", "\ufdd1"  # Unicode's noncharacters, so in no text
 _IS_LAST: ContextVar[bool] = ContextVar("the token at hand is the last", default=False)
 
 
@@ -89,8 +89,11 @@ def _stream_of_host() -> Callable[[str], str] | None:
         return None
 
     def stream(text: str) -> str:
-        _IS_LAST.set(True)
-        return suppress(text, False, START, text)[1] or ""
+        token = _IS_LAST.set(True)
+        try:
+            return suppress(text, False, START, text)[1] or ""
+        finally:
+            _IS_LAST.reset(token)
 
     return stream
 
