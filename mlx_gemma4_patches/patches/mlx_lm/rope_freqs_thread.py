@@ -15,10 +15,7 @@ Blaizzy/mlx-vlm#1854 (the same in mlx-vlm). On the CPU it shows from mlx 0.32 on
 
 from __future__ import annotations
 
-import io
-
-import mlx.core as mx
-
+from ...gemma4 import rope_freqs
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -31,22 +28,11 @@ def probe() -> Finding:
     except ImportError:
         raise NotApplicable("this mlx-lm has no Gemma 4") from None
 
-    graph = io.StringIO()
-    mx.export_to_dot(graph, ProportionalRoPE(64, 16)._freqs)
-    lazy = graph.getvalue().count("shape=rectangle")  # operations, of which evaluation leaves none
-    return Finding(lazy > 0, f"{lazy} operations left to the thread that generates")
+    return rope_freqs.probe(ProportionalRoPE(64, 16))
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_TARGET, _evaluated)
-
-
-def _evaluated(original):
-    def __init__(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        mx.eval(self._freqs)
-
-    return __init__
+    surgery.wrap(_TARGET, rope_freqs.evaluated)
 
 
 PATCH = Patch(
