@@ -1,0 +1,94 @@
+"""--kv-bits ends in "Cannot reshape array" as soon as two requests are answered together.
+
+What the user sees: with ``mlx_vlm.server --kv-bits 8`` one request at a time works; of several at a
+time each ends in that error. A batch of as many rows as a full-attention layer has KV heads would
+not fail, but rows would be shown each other's padding.
+
+Why: attention to quantized keys gives query heads that share a KV head a dimension of their own,
+and takes the mask of a batch, (B, 1, L, K), for one without it. 0.5.0 makes a mask that knows of no
+padding: there every row but the longest is answered with nonsense.
+
+The fix: in front of such attention the mask of a batch gets that dimension, (B, 1, 1, L, K); on
+0.5.0 it is made with the padding, turboquant's too. It can be deleted when no supported release is
+older than mlx-vlm 0.6.5 and, for those before 0.6.4, whose attention is mlx-lm's, mlx-lm 0.32.0.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import mlx.core as mx
+
+from ...patch import Finding, NotApplicable, Patch
+from ...surgery import Surgery
+from . import tiny
+
+_ATTENTION = "mlx_vlm.models.gemma4.language:Attention.__call__"
+_MASKS = (
+    "mlx_vlm.models.cache:BatchQuantizedKVCache.make_mask",
+    "mlx_vlm.turboquant:BatchTurboQuantKVCache.make_mask",
+)
+_PADDING = 2
+
+
+def probe() -> Finding:
+    from mlx_vlm.models import cache as caches
+
+    if not hasattr(caches, "BatchQuantizedKVCache"):
+        raise NotApplicable("this mlx-vlm quantizes no batch")
+    layers = tiny.model("dense").language_model.model.layers
+    attention = next(x.self_attn for x in layers if x.layer_type == "full_attention")
+    length = 6
+    hidden = mx.random.normal((2, length, attention.q_proj.weight.shape[-1]), key=mx.random.key(0))
+
+    def attend(x: mx.array, padding: list[int]) -> mx.array:
+        cache = caches.BatchQuantizedKVCache(padding, group_size=32, bits=8)
+        mask = cache.make_mask(x.shape[1], return_array=True, window_size=None)
+        return attention(x, mask, cache)[0]
+
+    try:
+        alone = attend(hidden[1:, _PADDING:], [0])
+        together = attend(hidden, [0, _PADDING])[1:, _PADDING:]
+    except (ValueError, TypeError) as error:
+        return Finding(True, f"two rows: {str(error).partition(chr(10))[0]}")
+    error = mx.abs(together - alone).max().item()
+    return Finding(error > 1e-3, f"in a batch a row is off by {error:.1e}")
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(_ATTENTION, _attention)
+    for mask in _MASKS:
+        if "return_array" not in inspect.signature(surgery.resolve(mask)).parameters:  # 0.5.0
+            surgery.wrap(mask, _make_mask)
+
+
+def _attention(original):
+    def __call__(self, x, mask=None, cache=None, *args, **shared):
+        if _is_of_a_batch(mask) and self.n_heads > self.n_kv_heads:
+            from mlx_vlm.models.cache import BatchQuantizedKVCache
+
+            keys, _ = shared.get("shared_kv") or (None, None)
+            # turboquant has an attention of its own, and its keys are named
+            if isinstance(cache, BatchQuantizedKVCache) or type(keys) in (tuple, list):
+                mask = mask[:, :, None]
+        return original(self, x, mask, cache, *args, **shared)
+
+    return __call__
+
+
+def _make_mask(original):
+    def make_mask(self, length, return_array=False, window_size=None):
+        from mlx_lm.models.base import create_causal_mask
+
+        return create_causal_mask(
+            length, self._idx, window_size=window_size, left_padding=self.left_padding
+        )
+
+    return make_mask
+
+
+def _is_of_a_batch(mask) -> bool:
+    return isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[0] > 1
+
+
+PATCH = Patch(id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION, *_MASKS), apply=apply, probe=probe)
