@@ -5,17 +5,14 @@ time each ends in that error. A batch of as many rows as a full-attention layer 
 not fail, but rows would be shown each other's padding.
 
 Why: attention to quantized keys gives query heads that share a KV head a dimension of their own,
-and takes the mask of a batch, (B, 1, L, K), for one without it. 0.5.0 makes a mask that knows of no
-padding: there every row but the longest is answered with nonsense.
+and takes the mask of a batch, (B, 1, L, K), for one without it.
 
-The fix: in front of such attention the mask of a batch gets that dimension, (B, 1, 1, L, K); on
-0.5.0 it is made with the padding, turboquant's too. It can be deleted when no supported release is
-older than mlx-vlm 0.6.5 and, for those before 0.6.4, whose attention is mlx-lm's, mlx-lm 0.32.0.
+The fix: in front of such attention the mask of a batch gets that dimension, (B, 1, 1, L, K). It can
+be deleted when no supported release is older than mlx-vlm 0.6.5 and, for those before 0.6.4, whose
+attention is mlx-lm's, mlx-lm 0.32.0.
 """
 
 from __future__ import annotations
-
-import inspect
 
 import mlx.core as mx
 
@@ -24,10 +21,6 @@ from ...surgery import Surgery
 from . import tiny
 
 _ATTENTION = "mlx_vlm.models.gemma4.language:Attention.__call__"
-_MASKS = (
-    "mlx_vlm.models.cache:BatchQuantizedKVCache.make_mask",
-    "mlx_vlm.turboquant:BatchTurboQuantKVCache.make_mask",
-)
 _PADDING = 2
 
 
@@ -57,9 +50,6 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_ATTENTION, _attention)
-    for mask in _MASKS:
-        if "return_array" not in inspect.signature(surgery.resolve(mask)).parameters:  # 0.5.0
-            surgery.wrap(mask, _make_mask)
 
 
 def _attention(original):
@@ -76,19 +66,8 @@ def _attention(original):
     return __call__
 
 
-def _make_mask(original):
-    def make_mask(self, length, return_array=False, window_size=None):
-        from mlx_lm.models.base import create_causal_mask
-
-        return create_causal_mask(
-            length, self._idx, window_size=window_size, left_padding=self.left_padding
-        )
-
-    return make_mask
-
-
 def _is_of_a_batch(mask) -> bool:
     return isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[0] > 1
 
 
-PATCH = Patch(id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION, *_MASKS), apply=apply, probe=probe)
+PATCH = Patch(id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION,), apply=apply, probe=probe)
