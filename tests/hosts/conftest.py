@@ -9,6 +9,17 @@ import mlx_gemma4_patches
 mlx_gemma4_patches.activate()  # before any test module imports a host
 
 
+@pytest.fixture
+def no_metal_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts define kernels that only Metal runs for as long as the test lasts."""
+    import mlx.core as mx
+
+    from tests.hosts import metal
+
+    monkeypatch.setattr(mx.fast, "metal_kernel", mx.fast.metal_kernel)  # to be put back
+    metal.stand_in()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     subject = config.getoption("--subject")
     if subject is None:

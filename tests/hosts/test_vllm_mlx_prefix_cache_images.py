@@ -7,20 +7,15 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
-from tests.hosts import batching, checkpoints, metal
+from tests.hosts import batching, checkpoints
 from tests.hosts.contract import PatchContract
 
 pytest.importorskip("vllm_mlx")
+pytestmark = pytest.mark.usefixtures("no_metal_needed")
 
 ID = "vllm_mlx.prefix_cache_images"
 # past the 128 tokens under which 0.4.0 and later look for no prefix
 _LONG = "".join(f"{number}. Be kind to birds. " for number in range(8))
-
-
-@pytest.fixture(autouse=True)
-def _no_metal_needed(monkeypatch):
-    monkeypatch.setattr(mx.fast, "metal_kernel", mx.fast.metal_kernel)  # to be put back
-    metal.stand_in()
 
 
 class TestPrefixCacheImages(PatchContract):

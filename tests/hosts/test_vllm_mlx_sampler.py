@@ -5,20 +5,15 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from tests.hosts import batching, metal
+from tests.hosts import batching
 from tests.hosts.contract import PatchContract
 
 pytest.importorskip("vllm_mlx")
+pytestmark = pytest.mark.usefixtures("no_metal_needed")
 
 ID = "vllm_mlx.sampler"
 _TOKENS = 8
 _PROMPTS = ("One more", "Some words that do not fit into one window")
-
-
-@pytest.fixture(autouse=True)
-def _no_metal_needed(monkeypatch):
-    monkeypatch.setattr(mx.fast, "metal_kernel", mx.fast.metal_kernel)  # to be put back
-    metal.stand_in()
 
 
 def _made(sampler, model_type: str) -> list[int]:

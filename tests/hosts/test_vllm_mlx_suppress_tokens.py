@@ -10,20 +10,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
-from tests.hosts import batching, metal, tokenizer
+from tests.hosts import batching, tokenizer
 from tests.hosts.contract import PatchContract
 
 pytest.importorskip("vllm_mlx")
+pytestmark = pytest.mark.usefixtures("no_metal_needed")
 
 ID = "vllm_mlx.suppress_tokens"
 _TOKENS = 8
 _PROMPTS = ("One more", "Some words that do not fit into one window")
-
-
-@pytest.fixture(autouse=True)
-def _no_metal_needed(monkeypatch):
-    monkeypatch.setattr(mx.fast, "metal_kernel", mx.fast.metal_kernel)  # to be put back
-    metal.stand_in()
 
 
 def _suppressing(folder: Path, tokens) -> Path:

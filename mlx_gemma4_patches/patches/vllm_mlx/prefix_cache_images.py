@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
+from . import batches
 
 _MODULE = "vllm_mlx.mllm_batch_generator"
 _GENERATOR = f"{_MODULE}:MLLMBatchGenerator"
@@ -47,14 +48,9 @@ def probe() -> Finding:
         raise NotApplicable("this vllm-mlx keeps prefixes of text alone")
     if not hasattr(host, "MemoryCacheConfig"):
         raise NotApplicable("this vllm-mlx keeps no prefixes of multimodal models")
-    try:
-        generator = host.MLLMBatchGenerator(
-            _Seeing(), processor=None, prefix_cache_config=host.MemoryCacheConfig()
-        )
-    except RuntimeError as error:
-        if "Metal" not in str(error):
-            raise
-        raise NotApplicable("beside this mlx-vlm there are no batches without Metal") from None
+    generator = batches.generator(
+        _Seeing(), processor=None, prefix_cache_config=host.MemoryCacheConfig()
+    )
     prompt = [3, 7, 7, *range(10, 210)]
     layer = KVCache()
     layer.update_and_fetch(mx.zeros((1, 1, len(prompt), 1)), mx.zeros((1, 1, len(prompt), 1)))
@@ -75,10 +71,8 @@ def apply(surgery: Surgery) -> None:
 def _generator(original):
     def __init__(self, *args, **named):
         original(self, *args, **named)
-        config = getattr(self.model, "config", None)
-        is_gemma4 = str(getattr(config, "model_type", "")).startswith("gemma4")
-        if is_gemma4 and self.prefix_cache is not None:
-            media = {getattr(config, name, None) for name in _MEDIA}
+        if batches.is_gemma4(self.model) and self.prefix_cache is not None:
+            media = {getattr(self.model.config, name, None) for name in _MEDIA}
             setattr(self.prefix_cache, _MARK, media)
 
     return __init__

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ...patch import Finding, NotApplicable, Patch
+from ...patch import Finding, Patch
 from ...surgery import Surgery
+from . import batches
 
 _MODULE = "vllm_mlx.mllm_batch_generator"
 _GENERATOR = f"{_MODULE}:MLLMBatchGenerator"
@@ -50,12 +51,7 @@ def probe() -> Finding:
     def unlikeliest(logprobs):
         return mx.argmin(logprobs, axis=-1)
 
-    try:
-        generator = host.MLLMBatchGenerator(_Counting(), processor=None, sampler=unlikeliest)
-    except RuntimeError as error:
-        if "Metal" not in str(error):
-            raise
-        raise NotApplicable("beside this mlx-vlm there are no batches without Metal") from None
+    generator = batches.generator(_Counting(), processor=None, sampler=unlikeliest)
     generator._preprocess_request = lambda request: None  # the ids are there already
     made = []
     try:

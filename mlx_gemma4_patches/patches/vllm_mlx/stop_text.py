@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from ...patch import Finding, Patch
 from ...surgery import Surgery
+from . import batches
 
 _PROCESS = "vllm_mlx.mllm_scheduler:MLLMScheduler._process_batch_responses"
 
@@ -46,8 +47,7 @@ def apply(surgery: Surgery) -> None:
     def make(original):
         def _process_batch_responses(self, responses):
             outputs, finished_ids = original(self, responses)
-            config = getattr(self.model, "config", None)
-            if str(getattr(config, "model_type", "")).startswith("gemma4"):
+            if batches.is_gemma4(self.model):
                 for output in outputs:
                     if output.finish_reason == "stop":
                         _leave_out_the_last(output, self)

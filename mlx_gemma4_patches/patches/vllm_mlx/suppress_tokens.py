@@ -21,8 +21,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 
 from ...gemma4 import suppressed_tokens
-from ...patch import Finding, NotApplicable, Patch
+from ...patch import Finding, Patch
 from ...surgery import Surgery
+from . import batches
 
 _GENERATOR = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator"
 _DRAFT = 16  # the last positions are sampled from: one, or as many as a draft has
@@ -42,20 +43,13 @@ class _Ascending:
 
 
 def probe() -> Finding:
-    from vllm_mlx.mllm_batch_generator import MLLMBatchGenerator
-
     with tempfile.TemporaryDirectory() as folder:
         config = {"model_type": "gemma4", "text_config": {"vocab_size": 4}}
         (Path(folder) / "config.json").write_text(json.dumps(config))
         suppressed = json.dumps({"suppress_tokens": [3]})
         (Path(folder) / "generation_config.json").write_text(suppressed)
         processor = SimpleNamespace(tokenizer=SimpleNamespace(name_or_path=folder))
-        try:
-            generator = MLLMBatchGenerator(_Ascending(), processor=processor)
-        except RuntimeError as error:
-            if "Metal" not in str(error):
-                raise
-            raise NotApplicable("beside this mlx-vlm there are no batches without Metal") from None
+        generator = batches.generator(_Ascending(), processor=processor)
     try:
         sampled = generator._step(mx.zeros((1, 1), mx.int32), cache=[])[0].item()
     finally:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from . import batches
+
 
 def is_gemma4(language_model: Any) -> bool:
     """Whether an ``MLXMultimodalLM`` is a Gemma 4; loads it if need be, as its methods do."""
     if not language_model._loaded:
         language_model.load()
-    config = getattr(language_model.model, "config", None)
-    return str(getattr(config, "model_type", "")).startswith("gemma4")
+    return batches.is_gemma4(language_model.model)
 
 
 def answer(generate: Callable[..., Any], **how: Any) -> Any:
