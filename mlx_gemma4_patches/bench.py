@@ -157,7 +157,7 @@ def generation(size: str) -> list[dict[str, Any]]:
     from mlx_lm.generate import generate_step
     from mlx_lm.models import gemma4_text
 
-    from .patches.mlx_lm.tiny import text_model
+    from .hosts.mlx_lm.tiny import text_model
 
     if size == "tiny":
         model = text_model("e2b")
@@ -181,7 +181,7 @@ def pictures(size: str) -> list[dict[str, Any]]:
     import mlx.core as mx
 
     from .gemma4 import tiny
-    from .patches.mlx_vlm import tiny as tiny_vlm
+    from .hosts.mlx_vlm import tiny as tiny_vlm
 
     host = importlib.import_module("mlx_vlm.generate")  # also the name of a function there
     model = tiny_vlm.model("dense") if size == "tiny" else _e2b_with_images()
@@ -286,7 +286,7 @@ def speculation(tokens: int = 64) -> dict[str, Any]:
     from mlx_lm.generate import generate_step, speculative_generate_step
 
     from .gemma4 import tiny
-    from .patches.mlx_lm.tiny import text_model
+    from .hosts.mlx_lm.tiny import text_model
 
     prompt = mx.array(tiny.prompt(40))
 
@@ -327,7 +327,7 @@ def kv_cache(tokens: int = 4096) -> dict[str, Any]:
     from mlx_lm.models.cache import make_prompt_cache
 
     from .gemma4 import tiny
-    from .patches.mlx_lm.tiny import text_model
+    from .hosts.mlx_lm.tiny import text_model
 
     model = text_model("dense")
     model.set_dtype(mx.bfloat16)

@@ -30,12 +30,12 @@ def models(host: str) -> dict[str, Callable[[], Any]]:
     if find_spec(host) is None:
         return {}
     if host == "mlx_lm":
-        from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model as gemma4
+        from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model as gemma4
 
         shapes = ("e2b", "dense") if find_spec("mlx_lm.models.gemma4") else ()
         found = {"gemma3n": other_models.gemma3n}
     else:
-        from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+        from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 
         def gemma4(shape: str) -> Any:
             return mlx_vlm_tiny.model(shape).language_model

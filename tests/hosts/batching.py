@@ -21,7 +21,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from tests.hosts import metal, tokenizer
 
 PATIENCE = 60  # seconds for an answer

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4_patches.patches.mlx_vlm import tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny
 from tests.hosts.parity import reference
 
 PROMPTS = ("images", "adjacent")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT
 from mlx_gemma4_patches.gemma4.tool_calls import END as CALL_END
 from mlx_gemma4_patches.gemma4.tool_calls import START
-from mlx_gemma4_patches.patches.mlx_lm.chat import tokenizer
+from mlx_gemma4_patches.hosts.mlx_lm.chat import tokenizer
 from tests.hosts.chat import QUOTE, call
 from tests.hosts.contract import PatchContract, patched, stock
 

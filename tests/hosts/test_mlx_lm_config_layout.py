@@ -11,7 +11,7 @@ import mlx.nn as nn
 import pytest
 
 from mlx_gemma4_patches.gemma4 import layout, tiny
-from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
+from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts import checkpoints, tokenizer
 from tests.hosts.contract import PatchContract, equal, patched, stock
 from tests.hosts.parity import TOLERANCE, distance, reference

@@ -4,7 +4,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
+from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts.parity import Parity
 
 

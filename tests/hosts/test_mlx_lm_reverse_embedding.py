@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_gemma4_patches.gemma4 import embedding, tiny
-from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
+from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts.contract import PatchContract, patched
 
 pytest.importorskip("mlx_lm.models.gemma4_text")  # mlx-lm 0.31.1 has none

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
+from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts import other_models, tokenizer
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.drafting import caches, drafted, plain

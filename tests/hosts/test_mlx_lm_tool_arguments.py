@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_gemma4_patches.patches.mlx_lm.chat import tokenizer
+from mlx_gemma4_patches.hosts.mlx_lm.chat import tokenizer
 from mlx_gemma4_patches.patches.mlx_lm.tool_arguments import tokenize
 from tests.hosts.contract import PatchContract
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_lm.tiny import text_model
+from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts import checkpoints
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.parity import TOLERANCE, distance, reference

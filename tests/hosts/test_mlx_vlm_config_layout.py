@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import layout, tiny
-from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 from tests.hosts import checkpoints, folders, tokenizer
 from tests.hosts.contract import PatchContract, equal, patched, stock
 

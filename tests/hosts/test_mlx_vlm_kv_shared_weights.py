@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_gemma4_patches.gemma4 import shared_kv, tiny
-from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 from tests.hosts import checkpoints, other_models
 from tests.hosts.contract import PatchContract, equal, patched
 

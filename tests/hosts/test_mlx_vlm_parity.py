@@ -4,7 +4,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 from tests.hosts.parity import Parity
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from tests.hosts import answers
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.parity import reference

@@ -23,7 +23,7 @@ class TestRopeProportional(PatchContract):
 
 
 def test_each_row_of_a_batch_is_rotated_by_its_own_offset() -> None:
-    from mlx_gemma4_patches.patches.mlx_vlm import tiny
+    from mlx_gemma4_patches.hosts.mlx_vlm import tiny
 
     rope = tiny.model("dense").language_model.model.layers[2].self_attn.rope
     x = mx.random.normal((2, 1, 3, 64), key=mx.random.key(0))

@@ -10,8 +10,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as tiny_model
 from mlx_gemma4_patches.patches.mlx_vlm import suppress_tokens
-from mlx_gemma4_patches.patches.mlx_vlm.tiny import model as tiny_model
 from tests.hosts import other_models, tokenizer
 from tests.hosts.contract import PatchContract, patched, stock
 from tests.hosts.server import serve

@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 from tests.hosts import checkpoints, script, tokenizer
 from tests.hosts.checkpoints import Tensors
 from tests.hosts.contract import PatchContract, equal, patched

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_vlm import tiny as mlx_vlm_tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
 from tests.hosts import checkpoints, other_models
 from tests.hosts.checkpoints import Tensors
 from tests.hosts.contract import PatchContract, equal, patched, stock

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
-from mlx_gemma4_patches.patches.mlx_vlm import tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny
 from tests.hosts.contract import PatchContract
 from tests.hosts.parity import TOLERANCE, distance
 from tests.hosts.pictures import PROMPTS, Pictured

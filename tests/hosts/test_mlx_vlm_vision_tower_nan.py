@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny as gemma4_tiny
-from mlx_gemma4_patches.patches.mlx_vlm import tiny
+from mlx_gemma4_patches.hosts.mlx_vlm import tiny
 from tests.hosts.contract import PatchContract
 from tests.hosts.parity import distance, reference
 

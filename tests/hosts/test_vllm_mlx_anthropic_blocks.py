@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, THOUGHT
-from mlx_gemma4_patches.patches.vllm_mlx import serving
+from mlx_gemma4_patches.hosts.vllm_mlx import serving
 from tests.hosts.contract import PatchContract, patched, stock
 
 ID = "vllm_mlx.anthropic_blocks"

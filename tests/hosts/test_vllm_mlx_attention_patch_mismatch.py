@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from mlx_gemma4_patches.surgery import Surgery
 from tests.hosts.contract import PatchContract, load, record
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from tokenizers import Tokenizer
 
-from mlx_gemma4_patches.patches.mlx_vlm.tiny import model
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from tests.hosts import batching, tokenizer
 from tests.hosts.contract import PatchContract
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
-from mlx_gemma4_patches.patches.vllm_mlx import unbatched
+from mlx_gemma4_patches.hosts.vllm_mlx import unbatched
 from tests.hosts import batching, metal
 from tests.hosts.contract import PatchContract, patched
 

@@ -24,9 +24,9 @@ from typing import Any
 from ...gemma4 import channels
 from ...gemma4.channels import RESPONSE, THOUGHT
 from ...gemma4.tool_calls import END, END_ID, QUOTE, QUOTE_ID, START
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import chat
 
 _START_TOKENS = "mlx_lm.tokenizer_utils:TokenizerWrapper.think_start_tokens"
 _TOKENS = "mlx_lm.generate:SequenceStateMachine"

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import chat
 
 _TARGET = "mlx_lm.server:APIHandler.generate_response"
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import chat
 
 _TARGET = "mlx_lm.tokenizer_utils:TokenizerWrapper.apply_chat_template"
 

@@ -23,10 +23,10 @@ import mlx.core as mx
 from mlx.utils import tree_reduce
 
 from ...gemma4 import kv_bits, tiny
+from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
 from ...settings import log
 from ...surgery import Surgery
-from .tiny import text_model
 
 _QUANTIZE = "mlx_lm.models.cache:RotatingKVCache.to_quantized"
 _ATTENTION = "mlx_lm.models.gemma4_text:Attention.__call__"

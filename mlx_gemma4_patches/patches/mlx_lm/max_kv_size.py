@@ -17,9 +17,9 @@ Upstream: ml-explore/mlx-lm#118, #126 (open), #1343 (closed; it weighs the memor
 from __future__ import annotations
 
 from ...gemma4 import tiny
+from ...hosts.mlx_lm.models import is_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .models import is_gemma4
 
 _MAKE = "mlx_lm.models.cache:make_prompt_cache"
 _KEPT = 4  # first tokens, as in the original

@@ -22,11 +22,11 @@ import sys
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_lm.models import is_gemma4
+from ...hosts.mlx_lm.speculation import STEP, Caches, View
+from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .models import is_gemma4
-from .speculation import STEP, Caches, View
-from .tiny import text_model
 
 
 def probe() -> Finding:

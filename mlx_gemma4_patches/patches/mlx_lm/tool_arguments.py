@@ -19,9 +19,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import chat
 
 _TOKENIZE = "mlx_lm.server:ResponseGenerator._tokenize"
 _PROCESS = "mlx_lm.server:process_message_content"

@@ -24,10 +24,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...gemma4 import tool_calls
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...settings import log
 from ...surgery import Surgery
-from . import chat
 
 _PARSER = "mlx_lm.tool_parsers.gemma4"
 _FORMAT = "mlx_lm.server:ToolCallFormatter.__call__"

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...gemma4 import channels, tool_calls
+from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import chat
 
 _TARGET = "mlx_lm.generate:SequenceStateMachine.__init__"
 _CALL = (tool_calls.START_ID,)

@@ -23,9 +23,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .tiny import model, processor
 
 _STORE = "mlx_vlm.apc:APCManager.store_exact_cache"
 _LOOK_UP = "mlx_vlm.apc:APCManager.lookup_exact_cache"

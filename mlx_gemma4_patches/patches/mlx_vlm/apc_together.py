@@ -23,9 +23,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .tiny import model, processor
 
 _BUILD = "mlx_vlm.generate:BatchGenerator._build_mixed_prompt_batch"
 _STEP = "mlx_vlm.generate:PromptProcessingBatch.prompt_step"

@@ -12,9 +12,9 @@ It can be deleted when ``extend`` of every supported release makes up keys of th
 from __future__ import annotations
 
 from ...gemma4 import cache_dtype
+from ...hosts.mlx_vlm.own_caches import CACHES, own_caches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .own_caches import CACHES, own_caches
 
 
 def probe() -> Finding:

@@ -19,9 +19,9 @@ import inspect
 from typing import Any
 
 from ...gemma4 import config, tiny
+from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .tiny import model, processor
 
 _GENERATOR = "mlx_vlm.generate:BatchGenerator"
 _INSERT = f"{_GENERATOR}.insert"

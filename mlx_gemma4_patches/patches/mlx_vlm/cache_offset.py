@@ -16,9 +16,9 @@ mlx-vlm's caches rebind their offset, as mlx-lm's do (ml-explore/mlx-lm#1848).
 from __future__ import annotations
 
 from ...gemma4 import offset
+from ...hosts.mlx_vlm.own_caches import CACHES, own_caches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .own_caches import CACHES, own_caches
 
 _CLASSES = (
     f"{CACHES}:BatchKVCache",

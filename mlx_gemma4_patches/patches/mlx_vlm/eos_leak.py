@@ -19,9 +19,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...gemma4.config import MODEL_TYPES
+from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .tiny import model
 
 _MODULES = ("mlx_vlm.generate.dispatch", "mlx_vlm.generate")  # from 0.6.0, before
 _ASKED = 7

@@ -26,11 +26,11 @@ import importlib
 import mlx.core as mx
 
 from ...gemma4 import kv_bits, tiny
+from ...hosts.mlx_vlm.own_caches import CACHES
+from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, Patch
 from ...settings import log
 from ...surgery import Surgery
-from .own_caches import CACHES
-from .tiny import model, processor
 
 _CACHE = "RotatingKVCache"
 _QUANTIZE = f"{CACHES}:{_CACHE}.to_quantized"

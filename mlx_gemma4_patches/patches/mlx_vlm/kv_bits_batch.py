@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ...hosts.mlx_vlm import tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import tiny
 
 _ATTENTION = "mlx_vlm.models.gemma4.language:Attention.__call__"
 _PADDING = 2

@@ -18,9 +18,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 
 _TEXT_MODEL = "mlx_vlm.models.gemma4.language:Gemma4TextModel.__call__"
 
@@ -44,7 +44,7 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    noted.before_each_prompt(surgery)
+    placeholders.learn_with_each_prompt(surgery)
     surgery.wrap(_TEXT_MODEL, _text_model)
 
 
@@ -65,7 +65,7 @@ def _text_model(original):
             and inputs_embeds is not None
             and inputs.shape == inputs_embeds.shape[:2] != per_layer_inputs.shape[:2]
         ):
-            ids = noted.placeholders(self).without(inputs)
+            ids = placeholders.of(self).without(inputs)
             per_layer_inputs = self.get_per_layer_inputs(ids)
         return original(self, inputs, inputs_embeds, mask, cache, per_layer_inputs, *args, **kwargs)
 
@@ -74,7 +74,7 @@ def _text_model(original):
 
 PATCH = Patch(
     id="mlx_vlm.per_layer_slice",
-    targets=(_TEXT_MODEL, noted.EMBED),
+    targets=(_TEXT_MODEL, placeholders.EMBED),
     apply=apply,
     probe=probe,
 )

@@ -25,9 +25,9 @@ import mlx.core as mx
 
 from ...gemma4 import config, media, tiny
 from ...gemma4.placeholders import Placeholders
+from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .tiny import model, processor
 
 _GENERATE = "mlx_vlm.generate:stream_generate"
 _STATE = "mlx_vlm.generate:PromptCacheState"

@@ -21,9 +21,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
+from ...hosts.mlx_vlm import tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import tiny
 
 _TARGET = "mlx_vlm.models.gemma4.language:Attention.__init__"
 

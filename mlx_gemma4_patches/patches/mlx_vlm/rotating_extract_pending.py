@@ -12,9 +12,9 @@ It can be deleted when ``extract`` of every supported release heeds pending padd
 from __future__ import annotations
 
 from ...gemma4 import cache_rows
+from ...hosts.mlx_vlm.own_caches import CACHES, own_caches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .own_caches import CACHES, own_caches
 
 
 def probe() -> Finding:

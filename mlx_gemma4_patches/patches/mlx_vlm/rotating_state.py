@@ -13,9 +13,9 @@ It can be deleted when ``from_state`` of every supported release gives back what
 from __future__ import annotations
 
 from ...gemma4 import cache_state
+from ...hosts.mlx_vlm.own_caches import CACHES, own_caches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .own_caches import CACHES, own_caches
 
 
 def probe() -> Finding:

@@ -14,9 +14,9 @@ update will need.
 from __future__ import annotations
 
 from ...gemma4 import cache_steps
+from ...hosts.mlx_vlm.own_caches import CACHES, own_caches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .own_caches import CACHES, own_caches
 
 
 def probe() -> Finding:

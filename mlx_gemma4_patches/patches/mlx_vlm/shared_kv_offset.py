@@ -18,9 +18,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .tiny import model
 
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _MODEL = f"{_LANGUAGE}:Gemma4TextModel.__call__"

@@ -16,9 +16,9 @@ import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
 from ...gemma4.placeholders import Placeholders, among
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 
 _EMBEDDER = "mlx_vlm.models.gemma4.gemma4:MultimodalEmbedder.__call__"
 _TEXT_MODEL = "mlx_vlm.models.gemma4.language:Gemma4TextModel.__call__"
@@ -49,7 +49,7 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_EMBEDDER, _normed_first)
-    surgery.wrap(noted.EMBED, _get_input_embeddings)
+    surgery.wrap(placeholders.EMBED, _get_input_embeddings)
     surgery.wrap(_TEXT_MODEL, _text_model)
 
 
@@ -94,7 +94,7 @@ def _text_model(original):
 
 PATCH = Patch(
     id="mlx_vlm.soft_tokens",
-    targets=(_EMBEDDER, noted.EMBED, _TEXT_MODEL),
+    targets=(_EMBEDDER, placeholders.EMBED, _TEXT_MODEL),
     apply=apply,
     probe=probe,
 )

@@ -15,9 +15,9 @@ from __future__ import annotations
 import re
 
 from ...gemma4 import layout, tiny
+from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from .tiny import model
 
 _TARGET = "mlx_vlm.utils:sanitize_weights"
 _PACKAGES = ("mlx_vlm.models.gemma4.", "mlx_vlm.models.gemma4_text.")

@@ -20,9 +20,9 @@ import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
 from ...gemma4 import vision_mask
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 
 _POLICIES = (
     "mlx_vlm.generate.common:_chunked_prefill_enabled",  # since 0.6.9
@@ -57,9 +57,9 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     if _wrap_first(surgery, _POLICIES, _chunked_prefill_enabled):
-        noted.before_each_prompt(surgery)
+        placeholders.learn_with_each_prompt(surgery)
         return
-    surgery.wrap(noted.EMBED, _get_input_embeddings)
+    surgery.wrap(placeholders.EMBED, _get_input_embeddings)
     if not _wrap_first(surgery, _BATCHES, _prompt_batch):
         surgery.wrap(_OLD_BATCH, _process_prompts)
 
@@ -76,12 +76,12 @@ def _wrap_first(surgery: Surgery, targets: tuple[str, ...], make: Any) -> bool:
 
 def _is_one_piece(model: Any, ids: Any) -> bool:
     """Whether ``model``, a Gemma 4 or its language model, must have ``ids`` (B, L) in one piece."""
-    text_model = noted.text_model_of(model)
+    text_model = placeholders.text_model_of(model)
     return (
         text_model is not None
         and vision_mask.applies(text_model.config)
         and ids is not None
-        and noted.has_images(text_model, ids)
+        and placeholders.has_images(text_model, ids)
     )
 
 
@@ -126,7 +126,7 @@ def _process_prompts(original):
 
 PATCH = Patch(
     id="mlx_vlm.vision_chunks",
-    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, noted.EMBED),
+    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, placeholders.EMBED),
     apply=apply,
     probe=probe,
 )

@@ -25,9 +25,9 @@ import mlx.core as mx
 
 from ...gemma4 import vision_mask
 from ...gemma4.placeholders import among
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _TEXT_MODEL = f"{_LANGUAGE}:Gemma4TextModel"
@@ -76,8 +76,8 @@ def layer_sees(
 
 
 def apply(surgery: Surgery) -> None:
-    noted.before_each_prompt(surgery)
-    surgery.wrap(_MODEL, noted.handing_on_ids)
+    placeholders.learn_with_each_prompt(surgery)
+    surgery.wrap(_MODEL, placeholders.with_ids_at_hand)
     surgery.wrap(f"{_TEXT_MODEL}.__call__", _text_model)
     if hasattr(surgery.resolve(_TEXT_MODEL), "_make_masks"):
         surgery.wrap(f"{_TEXT_MODEL}._make_masks", _make_masks)
@@ -108,9 +108,9 @@ def _text_model(original):
 def _take_images(text_model, inputs, shape, kwargs):
     """``kwargs`` without what the host must not use, and where this pass has images, or None."""
     types = [kwargs[name] for name in _TYPES if kwargs.get(name) is not None]
-    ids = noted.ids_of_pass.get() if inputs is None else inputs
+    ids = placeholders.ids_of_pass.get() if inputs is None else inputs
     if ids is not None and ids.shape == shape:
-        found = noted.placeholders(text_model).seen(ids)
+        found = placeholders.of(text_model).seen(ids)
     else:
         found = next((_typed(values) for values in types if values.shape == shape), None)
     if found is not None and not found.any().item():
@@ -163,7 +163,7 @@ PATCH = Patch(
         f"{_TEXT_MODEL}.__call__",
         f"{_TEXT_MODEL}._make_masks",
         _MODEL,
-        noted.EMBED,
+        placeholders.EMBED,
     ),
     apply=apply,
     probe=probe,

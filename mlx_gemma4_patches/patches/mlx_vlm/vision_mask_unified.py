@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 
 from ...gemma4 import vision_mask
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 from .vision_mask import layer_sees
 
 _TARGET = "mlx_vlm.models.gemma4_unified.gemma4_unified:Model.__call__"
@@ -42,7 +42,7 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_TARGET, noted.handing_on_ids)
+    surgery.wrap(_TARGET, placeholders.with_ids_at_hand)
 
 
 PATCH = Patch(

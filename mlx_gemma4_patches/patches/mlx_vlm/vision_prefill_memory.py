@@ -21,9 +21,9 @@ from contextvars import ContextVar
 import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
+from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import noted, tiny
 
 _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _MODEL = f"{_LANGUAGE}:LanguageModel"
@@ -65,7 +65,7 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    noted.before_each_prompt(surgery)
+    placeholders.learn_with_each_prompt(surgery)
     module = _AR
     try:
         importlib.import_module(_AR)
@@ -129,14 +129,14 @@ def _old_batch(original):
 
 
 def _has_images(model, ids):
-    text_model = noted.text_model_of(model)
-    return text_model is not None and noted.has_images(text_model, ids)
+    text_model = placeholders.text_model_of(model)
+    return text_model is not None and placeholders.has_images(text_model, ids)
 
 
 PATCH = Patch(
     id="mlx_vlm.vision_prefill_memory",
     targets=(
-        noted.EMBED,
+        placeholders.EMBED,
         f"{_MODEL}.__call__",
         f"{_AR}:{_STEP}",
         f"{_AR}:{_BATCH}",

@@ -18,9 +18,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ...gemma4 import tiny as gemma4_tiny
+from ...hosts.mlx_vlm import tiny
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import tiny
 
 _VISION = "mlx_vlm.models.gemma4.vision"
 _LAYERS = f"{_VISION}:VisionTransformerModel.__call__"

@@ -16,9 +16,9 @@ import re
 import sys
 from collections.abc import Callable
 
+from ...hosts.vllm_mlx import serving
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import serving
 
 _CONVERT = "vllm_mlx.api.anthropic_adapter:anthropic_to_openai"
 _NAME = "x-anthropic-billing-header:"

@@ -21,9 +21,9 @@ from typing import Any
 from unittest import mock
 
 from ...gemma4.channels import END, THOUGHT
+from ...hosts.vllm_mlx import serving
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import serving
 
 _TARGET = "vllm_mlx.server:_stream_anthropic_messages"
 _BLOCK = "content_block_"

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from ...hosts.vllm_mlx import serving
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import serving
 
 _TARGET = "vllm_mlx.server:_stream_anthropic_messages"
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from ...gemma4 import channels
+from ...hosts.vllm_mlx import serving
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import serving
 
 _REQUEST = "vllm_mlx.api.anthropic_models:AnthropicRequest"
 _PREPARE = "vllm_mlx.server:_prepare_anthropic_invocation"

@@ -16,9 +16,9 @@ import contextlib
 import inspect
 from types import SimpleNamespace
 
+from ...hosts.vllm_mlx import unbatched
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import unbatched
 
 _MODEL = "vllm_mlx.models.mllm:MLXMultimodalLM"
 _WHOLE = (f"{_MODEL}.generate", f"{_MODEL}.chat")

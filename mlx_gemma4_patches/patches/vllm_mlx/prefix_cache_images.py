@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ...hosts.vllm_mlx import batches
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from . import batches
 
 _MODULE = "vllm_mlx.mllm_batch_generator"
 _GENERATOR = f"{_MODULE}:MLLMBatchGenerator"

@@ -21,9 +21,9 @@ from typing import Any
 
 from ...gemma4.channels import END, RESPONSE, THOUGHT, Turn
 from ...gemma4.tool_calls import START
+from ...hosts.vllm_mlx.streams import Streams
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .streams import Streams
 
 _PARSER = "vllm_mlx.reasoning.gemma4_parser:Gemma4ReasoningParser"
 _WHOLE = f"{_PARSER}.extract_reasoning"

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ...hosts.vllm_mlx import batches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import batches
 
 _MODULE = "vllm_mlx.mllm_batch_generator"
 _GENERATOR = f"{_MODULE}:MLLMBatchGenerator"

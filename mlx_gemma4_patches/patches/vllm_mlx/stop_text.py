@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import mlx.core as mx
 
+from ...hosts.vllm_mlx import batches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import batches
 
 _PROCESS = "vllm_mlx.mllm_scheduler:MLLMScheduler._process_batch_responses"
 

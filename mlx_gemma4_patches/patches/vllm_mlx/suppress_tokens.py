@@ -21,9 +21,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 
 from ...gemma4 import suppressed_tokens
+from ...hosts.vllm_mlx import batches
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import batches
 
 _GENERATOR = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator"
 _DRAFT = 16  # the last positions are sampled from: one, or as many as a draft has

@@ -14,9 +14,9 @@ from __future__ import annotations
 import inspect
 from types import SimpleNamespace
 
+from ...hosts.vllm_mlx import unbatched
 from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import unbatched
 
 _MODEL = "vllm_mlx.models.mllm:MLXMultimodalLM"
 _METHODS = tuple(

@@ -24,9 +24,9 @@ from uuid import uuid4
 
 from ...gemma4 import tool_calls
 from ...gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError
+from ...hosts.vllm_mlx.streams import Streams
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .streams import Streams
 
 _PARSER = "vllm_mlx.tool_parsers.gemma4_tool_parser:Gemma4ToolParser"
 _WHOLE = f"{_PARSER}.extract_tool_calls"

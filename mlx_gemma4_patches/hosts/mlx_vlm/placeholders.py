@@ -19,7 +19,7 @@ _MODULE = "mlx_vlm.models.gemma4.language"
 ids_of_pass: ContextVar[mx.array | None] = ContextVar("token ids", default=None)
 
 
-def handing_on_ids(original):
+def with_ids_at_hand(original):
     """``Model.__call__``, for ``surgery.wrap``."""
 
     def __call__(self, input_ids=None, *args, **kwargs):
@@ -33,7 +33,7 @@ def handing_on_ids(original):
     return __call__
 
 
-def before_each_prompt(surgery: Surgery) -> None:
+def learn_with_each_prompt(surgery: Surgery) -> None:
     """Have models note their placeholders when they embed a prompt, those built before us too."""
 
     def make(original):
@@ -46,7 +46,7 @@ def before_each_prompt(surgery: Surgery) -> None:
     surgery.wrap(EMBED, make)
 
 
-def placeholders(text_model: Any) -> Placeholders:
+def of(text_model: Any) -> Placeholders:
     """What is noted on ``text_model``, or Google's."""
     return getattr(text_model, _NOTE, Placeholders())
 
@@ -63,7 +63,7 @@ def text_model_of(model: Any) -> Any:
 
 def has_images(text_model: Any, ids: mx.array) -> bool:
     """Whether there are images or videos in ``ids`` (B, L)."""
-    return placeholders(text_model).seen(ids).any().item()
+    return of(text_model).seen(ids).any().item()
 
 
 def _note(model: Any) -> None:
