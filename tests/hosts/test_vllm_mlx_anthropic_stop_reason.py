@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_gemma4_patches.hosts.vllm_mlx import serving
+from mlx_gemma4_patches.patches.vllm_mlx import anthropic_stop_reason
 from tests.hosts.contract import PatchContract, patched, stock
 
 ID = "vllm_mlx.anthropic_stop_reason"
@@ -38,7 +39,7 @@ def test_a_stream_that_is_cut_says_so():
 
 
 def test_other_models_are_streamed_as_they_are(monkeypatch):
-    monkeypatch.setattr(serving, "is_gemma4", lambda engine: False)
+    monkeypatch.setattr(anthropic_stop_reason, "is_gemma4", lambda engine: False)
     with patched(ID):
         seen = events("length")
     with stock(ID):

@@ -1,4 +1,4 @@
-"""What the patches of the chat server need to know a Gemma 4 by, and a stand-in to probe with."""
+"""Stand-ins for the probes of the chat: a tokenizer, and the way the server splits a text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ _MARKERS = {
 }
 _IDS = {**_MARKERS, "thought": 1000, "response": 1001}  # and letters
 _SPLIT = re.compile("|".join(map(re.escape, _IDS)) + "|.", re.DOTALL)
-
-
-def is_gemma4(tokenizer: Any) -> bool:
-    """Whether a ``TokenizerWrapper`` is that of a Gemma 4: by the marker that begins thoughts."""
-    return getattr(tokenizer, "think_start", None) == channels.THOUGHT
 
 
 def require_gemma4() -> None:

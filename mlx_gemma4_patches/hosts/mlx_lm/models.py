@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...gemma4 import channels
+
 _MODULES = ("mlx_lm.models.gemma4", "mlx_lm.models.gemma4_text")
 
 
-def is_gemma4(model: Any) -> bool:
-    """Whether ``model`` is one of the host's Gemma 4 classes, or a view that says so."""
-    return any(kind.__module__ in _MODULES for kind in model.__class__.__mro__)
+def is_gemma4(part: Any) -> bool:
+    """Whether a model or a ``TokenizerWrapper`` is a Gemma 4's.
+
+    A model is known by its class, or the class that a view of it claims; a tokenizer by the marker
+    that begins thoughts.
+    """
+    if any(kind.__module__ in _MODULES for kind in part.__class__.__mro__):
+        return True
+    return getattr(part, "think_start", None) == channels.THOUGHT

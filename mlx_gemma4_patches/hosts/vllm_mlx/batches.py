@@ -7,12 +7,6 @@ from typing import Any
 from ...patch import NotApplicable
 
 
-def is_gemma4(model: Any) -> bool:
-    """Whether a model of mlx-vlm is a Gemma 4, by its config."""
-    config = getattr(model, "config", None)
-    return str(getattr(config, "model_type", "")).startswith("gemma4")
-
-
 def generator(model: Any, **named: Any) -> Any:
     """A new ``MLLMBatchGenerator``, to be closed.
 

@@ -10,16 +10,6 @@ from typing import Any
 
 from ...gemma4 import channels
 
-_CHANNEL = "<|channel>"
-
-
-def is_gemma4(engine: Any) -> bool:
-    """Whether an engine's model is a Gemma 4: by the id of the marker that begins thoughts."""
-    tokenizer = getattr(engine, "tokenizer", None)
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
-    look_up = getattr(tokenizer, "convert_tokens_to_ids", None)
-    return look_up is not None and look_up(_CHANNEL) == channels.OPENING_ID
-
 
 def anthropic_stream(texts: list[str], finish_reason: str) -> list[dict[str, Any]]:
     """The data of the events of ``/v1/messages`` where a Gemma 4 says ``texts``."""

@@ -6,15 +6,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from . import batches
-
-
-def is_gemma4(language_model: Any) -> bool:
-    """Whether an ``MLXMultimodalLM`` is a Gemma 4; loads it if need be, as its methods do."""
-    if not language_model._loaded:
-        language_model.load()
-    return batches.is_gemma4(language_model.model)
-
 
 def answer(generate: Callable[..., Any], **how: Any) -> Any:
     """What a chat makes of ``generate`` in place of mlx-vlm's, without a model."""

@@ -25,6 +25,7 @@ from ...gemma4 import channels
 from ...gemma4.channels import RESPONSE, THOUGHT
 from ...gemma4.tool_calls import END, END_ID, QUOTE, QUOTE_ID, START
 from ...hosts.mlx_lm import chat
+from ...hosts.mlx_lm.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -89,7 +90,7 @@ def _with_spellings(fget: Callable) -> Callable:
 
     def think_start_tokens(self):
         tokens = fget(self)
-        if chat.is_gemma4(self) and tokens not in _SPELLINGS:
+        if is_gemma4(self) and tokens not in _SPELLINGS:
             response, newline = (
                 tuple(self._tokenizer.encode(text, add_special_tokens=False))
                 for text in (RESPONSE, "\n")

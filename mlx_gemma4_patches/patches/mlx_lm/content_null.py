@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from ...hosts.mlx_lm import chat
+from ...hosts.mlx_lm.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -46,7 +47,7 @@ def apply(surgery: Surgery) -> None:
 def _with_content(original: Callable) -> Callable:
     def generate_response(self, *args, **kwargs):
         response = original(self, *args, **kwargs)
-        if chat.is_gemma4(self.response_generator.model_provider.tokenizer):
+        if is_gemma4(self.response_generator.model_provider.tokenizer):
             for choice in response["choices"]:
                 if "message" in choice:
                     choice["message"].setdefault("content", None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...hosts.mlx_lm import chat
+from ...hosts.mlx_lm.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -34,7 +35,7 @@ def apply(surgery: Surgery) -> None:
 
 def _off_by_default(original: Callable) -> Callable:
     def apply_chat_template(self, *args, **kwargs):
-        if chat.is_gemma4(self):
+        if is_gemma4(self):
             kwargs.setdefault("enable_thinking", False)
         return original(self, *args, **kwargs)
 

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...hosts.mlx_lm import chat
+from ...hosts.mlx_lm.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -66,7 +67,7 @@ def apply(surgery: Surgery) -> None:
 
 def _with_objects(original: Callable) -> Callable:
     def _tokenize(self, tokenizer, request, *args, **kwargs):
-        if chat.is_gemma4(tokenizer):
+        if is_gemma4(tokenizer):
             for function in _functions(request.messages):
                 arguments = function.get("arguments")
                 if isinstance(arguments, str):

@@ -35,14 +35,14 @@ def _with_calls_in_thoughts(original: Callable) -> Callable:
     def __init__(self, transitions=None, *args, **kwargs):
         transitions = transitions or {}
         reasoning = transitions.get("reasoning", ())
-        if _is_gemma4(transitions) and (_CALL, "tool") not in reasoning:
+        if _has_markers_of_gemma4(transitions) and (_CALL, "tool") not in reasoning:
             transitions = {**transitions, "reasoning": [*reasoning, (_CALL, "tool")]}
         original(self, transitions, *args, **kwargs)
 
     return __init__
 
 
-def _is_gemma4(transitions: dict) -> bool:
+def _has_markers_of_gemma4(transitions: dict) -> bool:
     """By the ids of three markers; a state machine knows nothing else of its model."""
     normal = transitions.get("normal", ())
     return (

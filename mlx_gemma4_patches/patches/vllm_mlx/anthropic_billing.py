@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from ...hosts.vllm_mlx import serving
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -41,7 +41,7 @@ def apply(surgery: Surgery) -> None:
     def make(original: Callable) -> Callable:
         def anthropic_to_openai(request):
             engine = getattr(sys.modules.get("vllm_mlx.server"), "_engine", None)
-            if engine is None or serving.is_gemma4(engine):
+            if engine is None or is_gemma4(engine):
                 request = request.model_copy(update={"system": _without_header(request.system)})
             return original(request)
 

@@ -17,6 +17,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ...hosts.vllm_mlx import serving
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -32,7 +33,7 @@ def probe() -> Finding:
 def apply(surgery: Surgery) -> None:
     def make(original: Callable) -> Callable:
         def _stream_anthropic_messages(engine, *args, **kwargs):
-            if not serving.is_gemma4(engine):
+            if not is_gemma4(engine):
                 return original(engine, *args, **kwargs)
             heard = _Heard(engine)
             return _with_its_reason(original(heard, *args, **kwargs), heard)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from ...gemma4 import channels
-from ...hosts.vllm_mlx import serving
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -78,7 +78,7 @@ def _with_the_engines_word(original: Callable) -> Callable:
         if _KEY not in options:
             return original(engine, openai_request, *args, **kwargs)
         thinks = options.pop(_KEY)
-        is_heard = serving.is_gemma4(engine)
+        is_heard = is_gemma4(engine)
         if is_heard:
             thinks = options.setdefault("enable_thinking", thinks)
         openai_request.chat_template_kwargs = options or None

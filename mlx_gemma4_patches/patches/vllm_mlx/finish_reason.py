@@ -17,6 +17,7 @@ import inspect
 from types import SimpleNamespace
 
 from ...hosts.vllm_mlx import unbatched
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -44,7 +45,7 @@ def _whole(original):
 
     def whole(self, *args, **named):
         output = original(self, *args, **named)
-        if unbatched.is_gemma4(self):
+        if is_gemma4(self):
             _correct(output, signature.bind(self, *args, **named))
         return output
 
@@ -57,7 +58,7 @@ def _stream(original):
     def stream(self, *args, **named):
         with contextlib.closing(original(self, *args, **named)) as outputs:
             for output in outputs:
-                if output.finish_reason and unbatched.is_gemma4(self):
+                if output.finish_reason and is_gemma4(self):
                     _correct(output, signature.bind(self, *args, **named))
                 yield output
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ...hosts.vllm_mlx import batches
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -71,7 +72,7 @@ def apply(surgery: Surgery) -> None:
 def _generator(original):
     def __init__(self, *args, **named):
         original(self, *args, **named)
-        if batches.is_gemma4(self.model) and self.prefix_cache is not None:
+        if is_gemma4(self.model) and self.prefix_cache is not None:
             media = {getattr(self.model.config, name, None) for name in _MEDIA}
             setattr(self.prefix_cache, _MARK, media)
 

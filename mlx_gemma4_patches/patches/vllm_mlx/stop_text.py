@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import mlx.core as mx
 
-from ...hosts.vllm_mlx import batches
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -47,7 +47,7 @@ def apply(surgery: Surgery) -> None:
     def make(original):
         def _process_batch_responses(self, responses):
             outputs, finished_ids = original(self, responses)
-            if batches.is_gemma4(self.model):
+            if is_gemma4(self.model):
                 for output in outputs:
                     if output.finish_reason == "stop":
                         _leave_out_the_last(output, self)

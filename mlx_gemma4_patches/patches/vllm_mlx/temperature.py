@@ -15,6 +15,7 @@ import inspect
 from types import SimpleNamespace
 
 from ...hosts.vllm_mlx import unbatched
+from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -50,7 +51,7 @@ def _with_sampler(original):
         how = {**call.arguments, **call.arguments["kwargs"]}
         # a drafter has its own way to draw
         drafts = getattr(self, "_draft_model", None) is not None
-        if "sampler" not in how and not drafts and unbatched.is_gemma4(self):
+        if "sampler" not in how and not drafts and is_gemma4(self):
             named["sampler"] = _sampler(
                 how["temperature"],
                 how.get("top_p", 0.0),

@@ -54,13 +54,13 @@ def apply(surgery: Surgery) -> None:
     surgery.wrap(_NORMALIZE, _with_calls_apart)
 
 
-def _is_gemma4() -> bool:
+def _reads_calls_of_gemma4() -> bool:
     return getattr(sys.modules.get("vllm_mlx.server"), "_tool_call_parser", None) == "gemma4"
 
 
 def _with_calls_and_results(original: Callable) -> Callable:
     def extract_multimodal_content(messages, preserve_native_format=False):
-        if not _is_gemma4():
+        if not _reads_calls_of_gemma4():
             return original(messages, preserve_native_format)
         shown = [original([], True)]
         for run in _runs(messages):
@@ -128,7 +128,7 @@ def _fields(message) -> dict:
 
 def _with_calls_apart(original: Callable) -> Callable:
     def _normalize_messages(messages):
-        if not _is_gemma4():
+        if not _reads_calls_of_gemma4():
             return original(messages)
         normalized, run = [], []
         for message in messages:
