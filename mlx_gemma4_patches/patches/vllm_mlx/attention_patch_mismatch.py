@@ -19,10 +19,10 @@ import inspect
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, NotApplicable, Patch
 from ...settings import log
 from ...surgery import Surgery
-from ..mlx_vlm.tiny import model
 
 _TAKE_OVER = "vllm_mlx.patches.gemma4_mllm:patch_gemma4_attention_for_batching"
 _REPLACED = ("__call__", "_batch_patched")

@@ -16,9 +16,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ...gemma4 import tiny
+from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from ..mlx_vlm.tiny import model
 
 _GENERATOR = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator"
 
