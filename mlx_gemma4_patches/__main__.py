@@ -139,6 +139,7 @@ def _explain(options: argparse.Namespace) -> int:
     described = {
         "id": row.id,
         "title": row.title,
+        "kind": row.kind,
         "story": _story(patch),
         "faulty": [{name: str(s) for name, s in part.items()} for part in row.faulty],
         "fixed_in": row.fixed_in,

@@ -22,6 +22,7 @@ from .patch import distribution_of, module_of
 SCHEMA = 1
 FILE = "compat_matrix.yaml"
 OUTCOMES = ("fixed", "fine", "not_applicable")
+KINDS = ("fix", "add")  # a fault goes away and nothing else changes; a capability the host lacks
 
 Versions = Mapping[str, "Version | None"]  # by distribution; None: installed, version unknown
 
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     fixed_in: str | None
     upstream: tuple[str, ...]
     opt_in: bool
+    kind: str  # of KINDS
     code: tuple[Code, ...]
 
     @property
@@ -183,7 +185,7 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
         yield _mapping(document, "a document")
 
 
-_ROW_KEYS = {"title", "faulty", "fixed_in", "upstream", "opt_in", "code"}
+_ROW_KEYS = {"title", "kind", "faulty", "fixed_in", "upstream", "opt_in", "code"}
 
 
 def parse_row(patch_id: str, data: Any) -> Row:
@@ -201,6 +203,9 @@ def parse_row(patch_id: str, data: Any) -> Row:
     opt_in = row.get("opt_in", False)
     if not isinstance(opt_in, bool):
         raise MatrixError(f"{where}.opt_in: {opt_in!r} is neither true nor false")
+    kind = row.get("kind", "fix")
+    if kind not in KINDS:
+        raise MatrixError(f"{where}.kind: {kind!r:.60} is neither {' nor '.join(KINDS)}")
     fixed_in = row.get("fixed_in")
     return Row(
         id=patch_id,
@@ -212,6 +217,7 @@ def parse_row(patch_id: str, data: Any) -> Row:
         fixed_in=None if fixed_in is None else _string(fixed_in, f"{where}.fixed_in"),
         upstream=_strings(row.get("upstream", []), f"{where}.upstream"),
         opt_in=opt_in,
+        kind=kind,
         code=tuple(
             _code(part, f"{where}.code") for part in _sequence(row.get("code", []), f"{where}.code")
         ),

@@ -59,6 +59,7 @@ def test_advice_is_for_its_combination_only():
         ({"patches": {"a.b": {"title": "t", "faulty": [{"a": "~~1"}]}}}, "patches.a.b.faulty.a"),
         ({"patches": {"a.b": {"title": "t", "faulty": [], "colour": 1}}}, "unknown keys colour"),
         ({"patches": {"a.b": {"title": "t", "faulty": [], "opt_in": "no"}}}, "neither true nor"),
+        ({"patches": {"a.b": {"title": "t", "faulty": [], "kind": "hack"}}}, "neither fix nor add"),
         ({"patches": {"a.b": {"faulty": []}}}, "patches.a.b.title"),
         ({"evidence": {"a.b": {"finished": []}}}, "evidence.a.b: unknown outcomes finished"),
     ],
