@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
+
+from .settings import log
+
+
+def get_code(name: str, loader: Any, original: Callable[[str], Any]) -> Any:
+    """What ``python -m NAME`` runs; the module as it is where there is no source."""
+    try:
+        return code(name, loader)
+    except Exception as error:
+        log.debug("%s runs as __main__ without patches of its own: %r", name, error)
+        return original(name)
 
 
 def code(name: str, loader: Any) -> CodeType:

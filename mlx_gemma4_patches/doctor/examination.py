@@ -42,7 +42,7 @@ def examine(with_probes: bool, told: probes.Told) -> dict[str, Any]:
         matrix.MatrixError: the matrix cannot be read.
     """
     known = matrix.load()
-    versions = registry.installed_versions()
+    versions = registry.installed_versions({*registry.DISTRIBUTIONS, *known.distributions})
     hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
     runs = probes.run(hosts, ids if with_probes else [], told)
@@ -83,7 +83,7 @@ def _verdict(
     state: State, before: dict | None, after: dict | None, opt_in: bool, with_probes: bool
 ) -> str:
     if not with_probes:
-        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN, State.WRONG_VERSION)
+        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN)
         return "fault_left" if state in left else "not_probed"
     if before is None or after is None or "error" in before or "error" in after:
         return "error"

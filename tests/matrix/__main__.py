@@ -251,6 +251,7 @@ def _read() -> dict:
     for document in yaml.safe_load_all(FILE.read_text(encoding="utf-8")):
         data["patches"] |= document.pop("patches", {})
         data |= document
+    data.pop("end")
     return data
 
 
@@ -262,12 +263,13 @@ class _Plain(yaml.SafeDumper):
 
 
 def _save(data: dict) -> None:
-    documents = [{key: data[key] for key in ("schema", "releases", "advice")}]
+    documents = [{key: data[key] for key in ("schema", "releases", "gemma4_since", "advice")}]
     for host in ("mlx_lm", "mlx_vlm", "vllm_mlx"):
         rows = {i: data["patches"][i] for i in sorted(data["patches"]) if i.startswith(f"{host}.")}
         documents.append({"host": host, "patches": rows})
     evidence = dict(sorted(data["evidence"].items()))
     documents.append({"combinations": data["combinations"], "evidence": evidence})
+    documents = [{**document, "end": True} for document in documents]  # so that a cut shows
     text = yaml.dump_all(
         documents, Dumper=_Plain, sort_keys=False, width=100, default_flow_style=None
     )
