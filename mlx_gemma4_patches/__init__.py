@@ -76,7 +76,7 @@ class Loader:
         self._get_code = getattr(loader, "get_code", None)
 
     @property
-    def __class__(self):
+    def __class__(self):  # type: ignore[misc]
         return type(self._loader)
 
     def __getattr__(self, name):

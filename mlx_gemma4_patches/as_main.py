@@ -39,7 +39,7 @@ def code(name: str, loader: Any) -> CodeType:
 
 def run(name: str) -> None:
     """What the module ``name`` does as a program, done in the importable module."""
-    module = importlib.import_module(name)
+    module: Any = importlib.import_module(name)
     tree = ast.parse(module.__loader__.get_source(name))
     body = [statement for guard in filter(_is_guard, tree.body) for statement in guard.body]
     exec(compile(ast.Module(body, []), module.__file__, "exec"), vars(module))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -96,7 +95,7 @@ class Engine:
         """Plan and apply for hosts and modules that were imported unseen."""
         for host in sorted(HOSTS & set(sys.modules)):
             spec = getattr(sys.modules[host], "__spec__", None)
-            self._guarded(host, self.host_seen, host, _folder(spec) if spec else None)
+            self._guarded(host, self.host_seen, host, _folder(spec))
         self._guarded("a host", self._serve, {})
         self._say_what_is_off()
 
@@ -215,7 +214,7 @@ class Engine:
 
     # planning
 
-    def _plan(self, entry_point: registry.EntryPoint, known: matrix.Matrix) -> Record:
+    def _plan(self, entry_point: registry.metadata.EntryPoint, known: matrix.Matrix) -> Record:
         record = Record(entry_point.name, entry_point)
         record.settle = OneAtATime(functools.partial(self._settle, record))
         row = known.rows.get(record.id) if registry.is_ours(entry_point) else None
@@ -369,11 +368,9 @@ class Engine:
             self._problem(problem)
 
 
-def _folder(spec: ModuleSpec) -> str | None:
-    places = spec.submodule_search_locations
-    if places:
-        return next(iter(places))
-    return os.path.dirname(spec.origin) if spec.origin else None
+def _folder(spec: ModuleSpec | None) -> str | None:
+    places = spec.submodule_search_locations if spec else None
+    return next(iter(places), None) if places else None
 
 
 def _is_running(module: Any) -> bool:

@@ -59,9 +59,9 @@ def _source(value: Any, target: str) -> str:
         if inspect.isroutine(value):  # C code
             raise NoSource(f"there is no source text for {target}")
         raise AttributeError(f"{target} is no code")
-    get = source if isinstance(value, FunctionType) else inspect.getsource
     try:
-        return textwrap.dedent(get(value))
+        text = source(value) if isinstance(value, FunctionType) else inspect.getsource(value)
+        return textwrap.dedent(text)
     except (OSError, TypeError) as error:
         raise NoSource(f"there is no source text for {target}") from error
 

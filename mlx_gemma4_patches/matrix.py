@@ -3,7 +3,7 @@
 Everything the engine knows about releases comes from this file. It is validated when it is read,
 so that a broken file gives one clear error instead of a wrong plan. It is a stream of YAML
 documents, because a host's import waits for it: what all share, one for each host's patches, and
-the evidence, which no host needs. Each ends with ``end: true``, so that a cut shows.
+the evidence, which no host needs. Each has an ``end`` last, so that a cut shows.
 
 The keys of a row:
 
@@ -173,8 +173,13 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
             patches = _mapping(document.get("patches", {}), "patches")
             rows |= {key: parse_row(key, value) for key, value in patches.items()}
             data.update(document)
+            if document.get("end") not in ("document", "file"):
+                raise MatrixError("cut off: a document does not say where it ends")
             if host is not None and document.get("host") == host:
                 break
+        else:
+            if host is not None or data.get("end") != "file":
+                raise MatrixError(f"cut off: {host or 'the end'} is missing")
         if data.get("schema") != SCHEMA:
             raise MatrixError(
                 f"schema {data.get('schema')!r} is not {SCHEMA}, the one this version reads"
@@ -211,10 +216,7 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
             raise MatrixError(f"no valid YAML: {in_one_line(error)}") from error
         if document is None:
             return
-        content = dict(_mapping(document, "a document"))
-        if content.pop("end", None) is not True:
-            raise MatrixError("a document does not end with `end: true`: the file is cut off")
-        yield content
+        yield _mapping(document, "a document")
 
 
 _ROW_KEYS = {"title", "kind", "faulty", "fixed_in", "upstream", "opt_in", "code"}

@@ -47,7 +47,7 @@ class Record:
     """Where one patch stands in this process, and why."""
 
     id: str
-    entry_point: registry.EntryPoint
+    entry_point: registry.metadata.EntryPoint
     title: str = ""
     state: State = State.NOT_NEEDED
     reason: str = ""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib.machinery import PathFinder
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -16,23 +16,9 @@ from . import HOSTS
 from .patch import GROUP, Patch, distribution_of
 
 if sys.version_info >= (3, 12):
-    from importlib.metadata import (
-        Distribution,
-        EntryPoint,
-        PackageNotFoundError,
-        distribution,
-        entry_points,
-        packages_distributions,
-    )
+    from importlib import metadata
 else:
-    from importlib_metadata import (
-        Distribution,
-        EntryPoint,
-        PackageNotFoundError,
-        distribution,
-        entry_points,
-        packages_distributions,
-    )
+    import importlib_metadata as metadata
 
 # what a row of the matrix may name in its conditions
 DISTRIBUTIONS = ("mlx", "mlx-lm", "mlx-vlm", "vllm-mlx", "transformers")
@@ -50,13 +36,13 @@ def registered(
     host: str | None = None,
     problem: Callable[[str], None] = lambda text: None,
     third_party: bool = True,
-) -> list[EntryPoint]:
+) -> list[metadata.EntryPoint]:
     """The entry points of all patches, or of one host's, by name.
 
     Of two with one name ours counts, or else the first; ``problem`` is told of the other.
     """
-    found: dict[str, EntryPoint] = {}
-    for entry_point in sorted(entry_points(group=GROUP), key=lambda e: not is_ours(e)):
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry_point in sorted(metadata.entry_points(group=GROUP), key=lambda e: not is_ours(e)):
         if host is not None and entry_point.name.partition(".")[0] != host:
             continue
         if not (third_party or is_ours(entry_point)):
@@ -70,12 +56,12 @@ def registered(
     return [found[name] for name in sorted(found)]
 
 
-def is_ours(entry_point: EntryPoint) -> bool:
+def is_ours(entry_point: metadata.EntryPoint) -> bool:
     """Whether a patch ships in this package."""
     return entry_point.value.startswith(_OURS)
 
 
-def load(entry_point: EntryPoint) -> Patch:
+def load(entry_point: metadata.EntryPoint) -> Patch:
     """The patch of an entry point.
 
     Raises:
@@ -100,8 +86,8 @@ def installed_versions(names: Iterable[str] = DISTRIBUTIONS) -> dict[str, Versio
     found: dict[str, Version | None] = {}
     for name in names:
         try:
-            found[name] = _version(distribution(name))
-        except PackageNotFoundError:
+            found[name] = _version(metadata.distribution(name))
+        except metadata.PackageNotFoundError:
             if name in packages and PathFinder.find_spec(packages[name]):
                 found[name] = None
     return found
@@ -114,18 +100,20 @@ def look_up_host(host: str, folder: str | None) -> Host:
     """
     name = distribution_of(host)
     try:
-        own = distribution(name)
-    except PackageNotFoundError:
+        own = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
         own = None
     if own and (folder is None or _is_at(own, host, folder)):
         return Host(_version(own), None)
-    owners = sorted({canonicalize_name(owner) for owner in packages_distributions().get(host, ())})
+    owners = sorted(
+        {canonicalize_name(owner) for owner in metadata.packages_distributions().get(host, ())}
+    )
     if not owners or name in owners:
         return Host(None, None)
-    return Host(None, f"{owners[0]} {_version(distribution(owners[0])) or ''}".strip())
+    return Host(None, f"{owners[0]} {_version(metadata.distribution(owners[0])) or ''}".strip())
 
 
-def _is_at(own: Distribution, host: str, folder: str) -> bool:
+def _is_at(own: Any, host: str, folder: str) -> bool:
     if os.path.realpath(str(own.locate_file(host))) == os.path.realpath(folder):
         return True
     try:  # `pip install -e` leaves the package where it is
@@ -135,7 +123,7 @@ def _is_at(own: Distribution, host: str, folder: str) -> bool:
         return False
 
 
-def _version(found: Distribution) -> Version | None:
+def _version(found: Any) -> Version | None:
     try:
         return Version(found.version)
     except (InvalidVersion, KeyError, TypeError):

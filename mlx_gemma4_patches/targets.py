@@ -103,7 +103,7 @@ def calls(value: Any, ours: Any) -> bool:
     A wrapper keeps what it wraps as ``__wrapped__``, in its closure, in a ``functools.partial``,
     or, if it is one of ours, under our mark.
     """
-    waiting, seen = [value], set()
+    waiting, seen = [value], set[int]()
     while waiting and len(seen) < 100:  # a wrapper of wrappers is no deeper
         one = waiting.pop()
         if one is ours:

@@ -269,7 +269,8 @@ def _save(data: dict) -> None:
         documents.append({"host": host, "patches": rows})
     evidence = dict(sorted(data["evidence"].items()))
     documents.append({"combinations": data["combinations"], "evidence": evidence})
-    documents = [{**document, "end": True} for document in documents]  # so that a cut shows
+    ends = [*["document"] * (len(documents) - 1), "file"]  # so that a cut shows
+    documents = [{**d, "end": end} for d, end in zip(documents, ends, strict=True)]
     text = yaml.dump_all(
         documents, Dumper=_Plain, sort_keys=False, width=100, default_flow_style=None
     )
