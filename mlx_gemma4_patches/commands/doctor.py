@@ -1,23 +1,48 @@
-"""The examination as a person reads it."""
+"""``doctor``: what is installed, what was applied and why, and the proof of each patch."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from .examination import UNHEALTHY
+from ..doctor.examination import UNHEALTHY, examine
+from .screen import ERR, OUT, print_json
 
 _STYLES = {"proved": "green", "not_needed": "dim", "not_applicable": "dim", "opt_in": "cyan"}
 _WORDS = {"not_probed": "not probed", "opt_in": "opt-in", "not_applicable": "does not apply"}
 
 
-def render(found: dict[str, Any], console: Console) -> None:
-    """Print the examination."""
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="show what is installed and applied, and prove each patch",
+        description="Examine this installation: environment, activation, the state of every patch "
+        "with its reason, and a live probe of every fault, without and with the patches.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--no-probes", action="store_true", help="prove nothing, only look")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    with ERR.status("importing the hosts") as progress:
+        found = examine(
+            not options.no_probes,
+            lambda mode, patch_id: progress.update(f"probed {patch_id} ({mode})"),
+        )
+    if options.json:
+        print_json(found)
+    else:
+        _print(found)
+    return 0 if found["healthy"] else 1
+
+
+def _print(found: dict[str, Any]) -> None:
     environment = found["environment"]
-    console.print(
+    OUT.print(
         Text.assemble(
             ("mlx-gemma4-patches ", "bold"),
             environment["package"],
@@ -26,17 +51,17 @@ def render(found: dict[str, Any], console: Console) -> None:
         )
     )
     for host, version in environment["hosts"].items():
-        console.print(f"  {host.replace('_', '-')} {version}")
-    _activation(found["activation"], console)
+        OUT.print(f"  {host.replace('_', '-')} {version}")
+    _activation(found["activation"])
     for patch in found["patches"]:
-        _patch(patch, console)
+        _patch(patch)
     for title in ("conflicts", "advice", "problems"):
         for text in found[title]:
-            console.print(Text.assemble((f"{title.rstrip('s')}: ", "bold yellow"), text))
-    _conclusion(found, console)
+            OUT.print(Text.assemble((f"{title.rstrip('s')}: ", "bold yellow"), text))
+    _conclusion(found)
 
 
-def _activation(activation: dict[str, Any], console: Console) -> None:
+def _activation(activation: dict[str, Any]) -> None:
     if not activation["on"]:
         text = "off: MLX_GEMMA4_PATCHES=0"
     elif activation["pth"]:
@@ -44,21 +69,21 @@ def _activation(activation: dict[str, Any], console: Console) -> None:
     else:
         text = "no .pth file is installed; a program must call mlx_gemma4_patches.activate()"
     active = "active in new processes" if activation["active_in_new_process"] else "not active"
-    console.print(Text(f"  activation: {active}, {text}"), soft_wrap=True)
+    OUT.print(Text(f"  activation: {active}, {text}"), soft_wrap=True)
 
 
-def _patch(patch: dict[str, Any], console: Console) -> None:
+def _patch(patch: dict[str, Any]) -> None:
     verdict = patch["verdict"]
     words = _WORDS.get(verdict, verdict.replace("_", " "))
     style = "bold red" if verdict in UNHEALTHY else _STYLES.get(verdict, "")
-    console.print(Text.assemble((f"{words:<15}", style), (patch["id"], "bold")), soft_wrap=True)
+    OUT.print(Text.assemble((f"{words:<15}", style), (patch["id"], "bold")), soft_wrap=True)
     state = patch["state"].replace("_", " ")
     lines = {"": patch["reason"] if state == words else f"{state}: {patch['reason']}"}
     if verdict in ("proved", *UNHEALTHY):
         lines |= {"without: ": _seen(patch["stock"]), "with: ": _seen(patch["patched"])}
     for label, text in lines.items():
         if text:
-            console.print(Padding(Text(label + text, "dim" if label == "" else ""), (0, 0, 0, 15)))
+            OUT.print(Padding(Text(label + text, "dim" if label == "" else ""), (0, 0, 0, 15)))
 
 
 def _seen(result: dict[str, Any] | None) -> str:
@@ -69,10 +94,10 @@ def _seen(result: dict[str, Any] | None) -> str:
     return result.get("not_applicable") or f"error: {result['error']}"
 
 
-def _conclusion(found: dict[str, Any], console: Console) -> None:
+def _conclusion(found: dict[str, Any]) -> None:
     for patch in found["patches"]:
         if patch["verdict"] in UNHEALTHY:
-            console.print(
+            OUT.print(
                 Text.assemble(
                     (f"{patch['id']}: ", "bold red"),
                     f"{UNHEALTHY[patch['verdict']]}; {patch['state'].replace('_', ' ')}, "
@@ -84,6 +109,6 @@ def _conclusion(found: dict[str, Any], console: Console) -> None:
         patch["verdict"] in ("not_needed", "not_applicable") for patch in found["patches"]
     )
     if found["healthy"]:
-        console.print(Text(f"healthy: {proved} patches proved, {not_needed} not needed", "green"))
+        OUT.print(Text(f"healthy: {proved} patches proved, {not_needed} not needed", "green"))
     else:
-        console.print(Text("not healthy: see the lines above", "bold red"))
+        OUT.print(Text("not healthy: see the lines above", "bold red"))
