@@ -6,14 +6,23 @@ import argparse
 import importlib
 import sys
 
-from . import __version__, matrix
-from .commands.screen import show_error
-
 COMMANDS = ("doctor", "list", "explain", "bench", "audit")  # modules of commands/
+INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 healthy, 1 a fault is left, 2 usage."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+
+
+def _run(arguments: list[str] | None) -> int:
+    from . import matrix
+    from .commands.screen import show_error
+
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -23,12 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
     parser = argparse.ArgumentParser(
         prog="mlx-gemma4-patches",
         description="Gemma 4 on MLX as in the reference implementation, for the installed releases "
         "of mlx-lm, mlx-vlm and vllm-mlx. The patches apply themselves; these commands show them.",
-        epilog="Exit codes: 0 healthy, 1 a fault is left, 2 usage. MLX_GEMMA4_PATCHES=0 switches "
-        "everything off, MLX_GEMMA4_PATCHES_DISABLE=id,id single patches.",
+        epilog="Exit codes: 0 healthy, 1 a fault is left, 2 usage, 130 interrupted. "
+        "MLX_GEMMA4_PATCHES=0 switches everything off, MLX_GEMMA4_PATCHES_DISABLE=id,id single "
+        "patches.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from typing import Any
 
+from ..children import output
 from .comparing import compare
 
 # driven by hand, site can be made to leave out our .pth or .start file
@@ -33,10 +33,9 @@ def start_up(rounds: int = 100) -> list[dict[str, Any]]:
 
     def seconds(skip: str, switch: str) -> float:
         start = time.perf_counter()
-        subprocess.run(
+        output(
             [sys.executable, "-I", "-S", "-c", _START_UP.format(skip=skip)],
-            env={**os.environ, "MLX_GEMMA4_PATCHES": switch},
-            check=True,
+            {**os.environ, "MLX_GEMMA4_PATCHES": switch},
         )
         return time.perf_counter() - start
 
@@ -56,13 +55,9 @@ def import_host(rounds: int = 7) -> dict[str, Any]:
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
     def seconds(switch: str) -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", _IMPORT],
-            env={**environ, "MLX_GEMMA4_PATCHES": switch},
-            capture_output=True,
-            check=True,
+        return float(
+            output([sys.executable, "-c", _IMPORT], {**environ, "MLX_GEMMA4_PATCHES": switch})
         )
-        return float(done.stdout)
 
     return compare(
         "import mlx_lm.generate", "ms", lambda: seconds("0"), lambda: seconds("1"), rounds

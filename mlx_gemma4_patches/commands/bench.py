@@ -21,6 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from .. import bench
+    from ..children import Ended
 
     rows = []
     try:
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
             for row in bench.run(options.size):
                 rows.append(row)
                 progress.update(f"measured {row['what']}")
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, Ended) as error:
         show_error(error)
         return 1
     if options.json:

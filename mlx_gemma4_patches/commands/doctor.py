@@ -21,17 +21,29 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="show what is installed and applied, and prove each patch",
         description="Examine this installation: environment, activation, the state of every patch "
         "with its reason, and a live probe of every fault, without and with the patches.",
+        epilog="Example: mlx-gemma4-patches doctor --import vmlx_engine shows what is left of the "
+        "patches in a program that changes the hosts too. Exit codes: 0 healthy, 1 a fault is "
+        "left, 2 usage.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--no-probes", action="store_true", help="prove nothing, only look")
+    parser.add_argument(
+        "--import",
+        dest="programs",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="import this module before the hosts, in both processes; may be repeated",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    with ERR.status("importing the hosts") as progress:
+    with ERR.status("starting") as progress:
         found = examine(
             not options.no_probes,
-            lambda mode, patch_id: progress.update(f"probed {patch_id} ({mode})"),
+            lambda mode, what: progress.update(f"{what} ({mode})"),
+            options.programs,
         )
     if options.json:
         print_json(found)
@@ -51,8 +63,10 @@ def _print(found: dict[str, Any]) -> None:
         )
     )
     for host, version in environment["hosts"].items():
-        OUT.print(f"  {host.replace('_', '-')} {version}")
+        OUT.print(Text(f"  {host.replace('_', '-')} {version}"))
     _activation(found["activation"])
+    for program in found["imported"]:
+        OUT.print(Text(f"  imported first: {program}"))
     for patch in found["patches"]:
         _patch(patch)
     for title in ("conflicts", "advice", "problems"):

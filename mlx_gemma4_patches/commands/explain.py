@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import inspect
-import sys
+import ast
+import difflib
+import importlib.util
 from typing import Any
 
 from rich.text import Text
@@ -23,21 +24,29 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     entry_points = {entry_point.name: entry_point for entry_point in registry.registered()}
     if options.id not in entry_points:
-        show_error(f"no patch is called {options.id!r}; `list` shows them all")
+        close = difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        show_error(f"no patch is called {options.id!r}; {hint}`list` shows all")
         return 2
-    patch = registry.load(entry_points[options.id])
+    entry_point = entry_points[options.id]
     known = matrix.load()
-    row = known.rows.get(options.id) or matrix.parse_row(options.id, patch.row)
+    row = known.rows.get(options.id)
+    if row is None:  # another distribution's, which brings its row
+        try:
+            row = matrix.parse_row(options.id, registry.load(entry_point).row)
+        except Exception as error:
+            show_error(f"{options.id} could not be loaded: {type(error).__name__}: {error}")
+            return 1
     evidence = known.evidence.get(options.id, matrix.Evidence({}, {}))
     described = {
         "id": row.id,
         "title": row.title,
         "kind": row.kind,
-        "story": _story(patch),
+        "story": _story(entry_point.module),
         "faulty": [{name: str(s) for name, s in part.items()} for part in row.faulty],
         "fixed_in": row.fixed_in,
         "upstream": list(row.upstream),
-        "targets": list(patch.targets),
+        "targets": sorted({target for code in row.code for target in code.targets}),
         "measured": dict(evidence.measured),
         "evidence": {outcome: list(names) for outcome, names in evidence.outcomes.items()},
     }
@@ -48,9 +57,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _story(patch: Any) -> str:
-    module = sys.modules.get(patch.apply.__module__)
-    return inspect.cleandoc(module.__doc__ or "") if module else ""
+def _story(module: str) -> str:
+    """The docstring of a patch's module, read without the import, which may need its host."""
+    loader = importlib.util.find_spec(module).loader
+    source = getattr(loader, "get_source", lambda name: None)(module)
+    return ast.get_docstring(ast.parse(source or "")) or ""
 
 
 def _print(described: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .screen import ERR, OUT, columns, print_json
+from .screen import ERR, OUT, columns, print_json, show_error
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -17,14 +17,17 @@ def run(options: argparse.Namespace) -> int:
     from ..doctor.examination import examine
 
     with ERR.status("importing the hosts"):
-        patches = examine(False, lambda mode, patch_id: None)["patches"]
-    rows = [{key: patch[key] for key in ("id", "state", "reason", "title")} for patch in patches]
+        found = examine(False, lambda mode, what: None)
+    keys = ("id", "state", "reason", "title")
+    rows = [{key: patch[key] for key in keys} for patch in found["patches"]]
     if options.json:
         print_json(rows)
-        return 0
-    table = columns("patch", "state", "reason", "what users see without it")
-    table.columns[0].no_wrap = True
-    for row in rows:
-        table.add_row(row["id"], row["state"].replace("_", " "), row["reason"], row["title"])
-    OUT.print(table)
-    return 0
+    elif rows:
+        table = columns("patch", "state", "reason", "what users see without it")
+        table.columns[0].no_wrap = True
+        for row in rows:
+            table.add_row(row["id"], row["state"].replace("_", " "), row["reason"], row["title"])
+        OUT.print(table)
+    for problem in found["problems"]:
+        show_error(problem)
+    return 1 if found["problems"] else 0

@@ -15,7 +15,7 @@ ERR = Console(stderr=True)
 
 def show_error(message: object) -> None:
     """One line on stderr."""
-    ERR.print(Text(f"error: {message}"))
+    ERR.print(Text(f"error: {message}"), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -1,5 +1,10 @@
 """The README says what the matrix and the command line say."""
 
+import html
+import re
+
+from markdown_it import MarkdownIt
+
 from mlx_gemma4_patches import matrix, registry
 from tests.matrix import table
 
@@ -8,6 +13,18 @@ def test_the_table_is_that_of_the_matrix():
     text = table.README.read_text(encoding="utf-8")
     assert table.START in text
     assert table.written(text) == text
+
+
+def test_a_reader_sees_four_cells_in_every_row_of_the_table():
+    text = table.README.read_text(encoding="utf-8")
+    written = text.partition(table.START)[2].partition(table.END)[0]
+    shown = MarkdownIt("commonmark").enable("table").render(written)
+    rows = [re.findall("<td>(.*?)</td>", row) for row in shown.split("<tr>")[2:]]
+    titles = {html.unescape(patch_id): html.unescape(title) for patch_id, title, _, _ in rows}
+    assert titles == {
+        f"<code>{row.id}</code>": row.title + " (opt-in)" * row.opt_in
+        for row in matrix.load().rows.values()
+    }
 
 
 def test_every_row_is_a_registered_patch_and_every_patch_has_a_row():
