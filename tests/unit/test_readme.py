@@ -12,7 +12,7 @@ from tests.matrix import table
 def test_the_table_is_that_of_the_matrix():
     text = table.README.read_text(encoding="utf-8")
     assert table.START in text
-    assert table.written(text) == text
+    assert table.written(text) == text, "stale: python -m tests.matrix.table writes it"
 
 
 def test_a_reader_sees_four_cells_in_every_row_of_the_table():
@@ -33,4 +33,6 @@ def test_every_row_is_a_registered_patch_and_every_patch_has_a_row():
         for entry_point in registry.registered()
         if entry_point.value.startswith("mlx_gemma4_patches.patches.")
     }
-    assert registered == set(matrix.load().rows)
+    rows = set(matrix.load().rows)
+    assert rows - registered == set(), "no entry point: python -m tests.new ID lays one; then pip"
+    assert registered - rows == set(), "no row: python -m tests.new ID lays one"
