@@ -24,7 +24,8 @@ def probe() -> Finding:
     manager = MLLMPrefixCacheManager()
     manager.store_cache(["an image"], "hi", ["keys and values"], num_tokens=3)
     found, _ = manager.fetch_cache(["an image"], "hi")
-    return Finding(found is not None, f"to put in front of the same prompt: {found}")
+    kept = "its keys and values again, in front of the whole prompt" if found else "no cache"
+    return Finding(found is not None, f"a prompt that was asked before gets {kept}")
 
 
 def apply(surgery: Surgery) -> None:

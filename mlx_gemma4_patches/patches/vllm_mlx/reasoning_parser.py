@@ -61,7 +61,7 @@ def probe() -> Finding:
             wrong.append(f"{text!r} gives {parser.extract_reasoning(text)}")
     if wrong:
         return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} answers wrong, such as: {wrong[0]}")
-    return Finding(False, f"{len(_ANSWERS)} answers are taken as they are")
+    return Finding(False, f"all {len(_ANSWERS)} answers are split rightly")
 
 
 def apply(surgery: Surgery) -> None:

@@ -52,7 +52,7 @@ def probe() -> Finding:
     for text, expected in _CALLS.items():
         made = Gemma4ToolParser(None).extract_tool_calls(text).tool_calls
         if [(call["name"], json.loads(call["arguments"])) for call in made] != expected:
-            wrong.append(f"{len(made)} calls in {text}")
+            wrong.append(f"{len(made)} calls made of {text}")
     parser, text, made = Gemma4ToolParser(None), "", []
     for part in (_TWO[: -len(END)], END):
         delta = parser.extract_tool_calls_streaming(text, text + part, part) or {}
@@ -61,8 +61,10 @@ def probe() -> Finding:
     if made != [0, 1]:
         wrong.append(f"a stream of two calls has those of index {made}")
     if wrong:
-        return Finding(True, f"{len(wrong)} of {len(_CALLS) + 1} wrong, such as {wrong[0]}")
-    return Finding(False, f"all calls of {len(_CALLS)} texts and a stream are made")
+        return Finding(
+            True, f"{len(wrong)} of {len(_CALLS) + 1} answers misread, such as: {wrong[0]}"
+        )
+    return Finding(False, f"all calls of {len(_CALLS)} answers and a stream are made")
 
 
 def apply(surgery: Surgery) -> None:
