@@ -67,3 +67,18 @@ def matrix(session: nox.Session) -> None:
     """Every probe and host test on every release; ``-- --write`` records what is measured."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.matrix", *session.posargs)
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """gevent, coverage, PyInstaller; and each patch failing once on a release that needs it."""
+    session.install("-e", ".[test]", "coverage", "gevent", "ipython", "pyinstaller", "setuptools")
+    session.run("pytest", "tests/processes")
+    session.run("python", "-m", "tests.processes.failing_patches", *session.posargs)
+
+
+@nox.session
+def neighbours(session: nox.Session) -> None:
+    """A chat through programs built on the hosts, stock and patched; names leave out the others."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.neighbours", *session.posargs)
