@@ -1,4 +1,4 @@
-"""Development tasks: ``nox -s tests``, ``activation``, ``lint``."""
+"""Development tasks: ``nox -l`` lists them."""
 
 from __future__ import annotations
 
@@ -66,3 +66,41 @@ def matrix(session: nox.Session) -> None:
     """Every probe and host test on every release; ``-- --write`` records what is measured."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.matrix", *session.posargs)
+
+
+_PROPERTIES = [
+    "tests/unit/test_tool_calls.py",
+    "tests/unit/test_channels.py",
+    "tests/unit/test_answers.py",
+    "tests/hosts/test_mlx_lm_channel_leak.py",
+    "tests/hosts/test_vllm_mlx_reasoning_parser.py",
+    "tests/hosts/test_vllm_mlx_tool_parser.py",
+]
+
+
+def _install_hosts(session: nox.Session) -> None:
+    session.install("-e", ".[hosts,test]")
+    session.install("--no-deps", "vllm-mlx")  # its own needs are gigabytes
+    session.install("jsonschema", "fastapi", "uvicorn", "mcp", "prometheus-client")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Every parser of what a model says: 100000 cases for each property, and linear time."""
+    _install_hosts(session)
+    session.run("python", "-m", "tests.fuzz")
+    chosen = ["-k", "any or read_back or read_as_json or cut_anywhere or in_order"]
+    session.run("pytest", "--hypothesis-profile=fuzz", *chosen, *_PROPERTIES, *session.posargs)
+
+
+@nox.session
+def hostile(session: nox.Session) -> None:
+    """Every host's real server and hostile requests: no answer is worse with the patches."""
+    _install_hosts(session)
+    for server in (
+        ["mlx_lm"],
+        ["mlx_vlm"],
+        ["vllm_mlx"],
+        ["vllm_mlx", "--continuous-batching", "--mllm"],
+    ):
+        session.run("python", "-m", "tests.hostile", *server)
