@@ -170,11 +170,11 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
     rows: dict[str, Row] = {}
     try:
         for document in _documents(text):
+            if document.get("end") not in ("document", "file"):
+                raise MatrixError("cut off: a document does not say where it ends")
             patches = _mapping(document.get("patches", {}), "patches")
             rows |= {key: parse_row(key, value) for key, value in patches.items()}
             data.update(document)
-            if document.get("end") not in ("document", "file"):
-                raise MatrixError("cut off: a document does not say where it ends")
             if host is not None and document.get("host") == host:
                 break
         else:
