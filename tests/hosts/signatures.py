@@ -44,9 +44,10 @@ def _differences(
             yield f"{original} takes {len(given)} values and {list(named)}, {wrapper}: {error}"
     for name, parameter in original.parameters.items():
         ours = wrapper.parameters.get(name)
-        if ours and _P.empty not in (ours.default, parameter.default):
-            if ours.default != parameter.default:
-                yield f"{name} is {parameter.default!r} by default, not {ours.default!r}"
+        if ours is None or _P.empty in (ours.default, parameter.default):
+            continue
+        if ours.default != parameter.default:
+            yield f"{name} is {parameter.default!r} by default, not {ours.default!r}"
 
 
 def _calls(signature: inspect.Signature) -> Iterator[tuple[list[None], dict[str, None]]]:

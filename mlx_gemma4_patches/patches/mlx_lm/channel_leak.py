@@ -50,7 +50,7 @@ def probe() -> Finding:
     for answer, found in wrong.items():
         seen = f"{answer!r} is taken for {found}"
         return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} answers wrong, such as: {seen}")
-    return Finding(False, f"{len(_ANSWERS)} answers are taken as they are")
+    return Finding(False, f"all {len(_ANSWERS)} answers are split rightly")
 
 
 def apply(surgery: Surgery) -> None:

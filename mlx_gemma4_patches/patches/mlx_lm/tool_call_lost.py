@@ -50,7 +50,8 @@ def probe() -> Finding:
                 lost.append(f"no text and finish_reason {choice['finish_reason']!r}")
     finally:
         logging.disable(logging.NOTSET)
-    return Finding(bool(lost), f"{_CUT} gives {' and '.join(lost) if lost else 'its text'}")
+    given = " or ".join(lost) or "its text"
+    return Finding(bool(lost), f"the unfinished call {_CUT} is answered with {given}")
 
 
 def _answer(call: str, reason: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ _CALL = (tool_calls.START_ID,)
 def probe() -> Finding:
     chat.require_gemma4()
     found = chat.split(f"{channels.THOUGHT}\nhm{tool_calls.START}call:f{{}}{tool_calls.END}")
-    return Finding("tool" not in found, f"a call in a thought is taken for {', '.join(found)}")
+    measured = f"a thought with a tool call in it is split into {', '.join(found)}"
+    return Finding("tool" not in found, measured)
 
 
 def apply(surgery: Surgery) -> None:

@@ -43,9 +43,9 @@ def probe() -> Finding:
         alone = attend(hidden[1:, _PADDING:], [0])
         together = attend(hidden, [0, _PADDING])[1:, _PADDING:]
     except (ValueError, TypeError) as error:
-        return Finding(True, f"two rows: {str(error).partition(chr(10))[0]}")
+        return Finding(True, f"a batch of two rows fails: {str(error).partition(chr(10))[0]}")
     error = mx.abs(together - alone).max().item()
-    return Finding(error > 1e-3, f"in a batch a row is off by {error:.1e}")
+    return Finding(error > 1e-3, f"in a batch of two rows attention is off by {error:.1e}")
 
 
 def apply(surgery: Surgery) -> None:

@@ -32,7 +32,8 @@ def probe() -> Finding:
     cache.update_and_fetch(mx.ones((2, 1, 6, 32)), mx.ones((2, 1, 6, 32)))
     mask = cache.make_mask(1, return_array=True, window_size=None)
     seen = 7 if mask is None else mask[1].sum().item()
-    return Finding(seen != 5, f"behind 2 of padding and 4 tokens the next sees {seen}, itself too")
+    measured = f"a token behind 2 positions of padding and 4 tokens attends to {seen}, 5 are right"
+    return Finding(seen != 5, measured)
 
 
 def apply(surgery: Surgery) -> None:

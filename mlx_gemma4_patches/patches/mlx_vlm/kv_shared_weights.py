@@ -41,8 +41,8 @@ def probe() -> Finding:
             try:
                 load_model(Path(folder))
             except ValueError as error:
-                return Finding(True, str(error).partition(":")[0])
-    return Finding(False, "loads with and without k/v of the KV-shared layers")
+                return Finding(True, f"does not load: {str(error).partition(':')[0]}")
+    return Finding(False, "loads with keys and values of the KV-shared layers, and without")
 
 
 def apply(surgery: Surgery) -> None:

@@ -45,8 +45,8 @@ def probe() -> Finding:
     try:
         found = _infer_tool_parser("<|tool_call>...<tool_call|>")
     except AttributeError as error:
-        return Finding(True, f"{error}")
-    return Finding(False, f"the parser of Gemma 4's template is {found}")
+        return Finding(True, f"looking up the tool parser fails: {error}")
+    return Finding(False, f"for Gemma 4's chat template the tool parser is {found}")
 
 
 def apply(surgery: Surgery) -> None:

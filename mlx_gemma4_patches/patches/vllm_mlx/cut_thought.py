@@ -29,9 +29,7 @@ def probe() -> Finding:
     from vllm_mlx import server
 
     if not hasattr(server, _SPLIT.partition(":")[2]):
-        raise NotApplicable(
-            "this vllm-mlx looks for calls first, and for thoughts if there is none"
-        )
+        raise NotApplicable("this vllm-mlx looks for calls before thoughts")
     before = server._reasoning_parser
     server._reasoning_parser = Gemma4ReasoningParser()
     try:

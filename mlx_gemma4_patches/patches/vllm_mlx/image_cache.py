@@ -39,7 +39,8 @@ def probe() -> Finding:
         model._cache_manager.store_cache(["an image"], "hi", known, num_tokens=3)
         model.generate("hi", ["an image"])
     reused = given[0] is known
-    return Finding(reused, f"the whole prompt is read behind {'itself' if reused else 'nothing'}")
+    kept = "its keys and values again, in front of the whole prompt" if reused else "no cache"
+    return Finding(reused, f"a prompt that was asked before gets {kept}")
 
 
 def apply(surgery: Surgery) -> None:

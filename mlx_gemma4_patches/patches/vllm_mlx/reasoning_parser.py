@@ -31,7 +31,7 @@ _WHOLE = f"{_PARSER}.extract_reasoning"
 _STREAMED = f"{_PARSER}.extract_reasoning_streaming"
 _FINISH = f"{_PARSER}.finalize_stream"
 _NAME = "thought\n"
-# an empty thought that the model began without its marker, as it does where it goes round in circles
+# an empty thought without its first marker, as models write where they go round in circles
 _UNOPENED = re.compile(f"(?<={re.escape(END)}){_NAME}(?={re.escape(END)})")
 _ANSWERS = {
     (f"{THOUGHT}\nhm{END}", "response time"): ("hm", "response time"),
@@ -65,7 +65,7 @@ def probe() -> Finding:
             wrong.append(f"{text!r} gives {parser.extract_reasoning(text)}")
     if wrong:
         return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} answers wrong, such as: {wrong[0]}")
-    return Finding(False, f"{len(_ANSWERS)} answers are taken as they are")
+    return Finding(False, f"all {len(_ANSWERS)} answers are split rightly")
 
 
 def apply(surgery: Surgery) -> None:

@@ -11,8 +11,9 @@ whenever one ends.
 
 The fix: ``gemma4.tool_calls`` reads, each call once, and what it refuses is content. The forms that
 only the host knows, such as ``call:f(a=1)``, stay the host's: such a call is made as soon as it is
-complete, for the model may not mark its end. It can be deleted when vllm-mlx passes the probe. Up to 0.4.1 the server does not ask a parser for the end of a stream: a call that
-``max_tokens`` cuts is missing in streams there. Upstream: waybarrios/vllm-mlx#268 (the parser).
+complete, for the model may not mark its end. It can be deleted when vllm-mlx passes the probe. Up
+to 0.4.1 the server does not ask a parser for the end of a stream: a call that ``max_tokens`` cuts
+is missing in streams there. Upstream: waybarrios/vllm-mlx#268 (the parser).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def probe() -> Finding:
     for text, expected in _CALLS.items():
         made = Gemma4ToolParser(None).extract_tool_calls(text).tool_calls
         if [(call["name"], json.loads(call["arguments"])) for call in made] != expected:
-            wrong.append(f"{len(made)} calls in {text}")
+            wrong.append(f"{len(made)} calls made of {text}")
     parser, text, made = Gemma4ToolParser(None), "", []
     for part in (_TWO[: -len(END)], END):
         delta = parser.extract_tool_calls_streaming(text, text + part, part) or {}
@@ -66,8 +67,10 @@ def probe() -> Finding:
     if made != [0, 1]:
         wrong.append(f"a stream of two calls has those of index {made}")
     if wrong:
-        return Finding(True, f"{len(wrong)} of {len(_CALLS) + 1} wrong, such as {wrong[0]}")
-    return Finding(False, f"all calls of {len(_CALLS)} texts and a stream are made")
+        return Finding(
+            True, f"{len(wrong)} of {len(_CALLS) + 1} answers misread, such as: {wrong[0]}"
+        )
+    return Finding(False, f"all calls of {len(_CALLS)} answers and a stream are made")
 
 
 def apply(surgery: Surgery) -> None:
