@@ -14,6 +14,8 @@ from mlx_gemma4_patches import engine, matrix, registry
 from mlx_gemma4_patches.patch import NotApplicable, Patch, State
 from mlx_gemma4_patches.record import Record
 
+from . import signatures
+
 
 def load(patch_id: str) -> Patch:
     return next(registry.load(e) for e in registry.registered() if e.name == patch_id)
@@ -119,6 +121,11 @@ class PatchContract:
                 # None is a value too
                 assert name not in vars(owner) or vars(owner)[name] is not value
         assert record(self.id).state is State.APPLIED
+
+    def test_a_wrapper_takes_every_call_that_the_original_takes(self) -> None:
+        surgery = record(self.id).surgery
+        for target in surgery.touched() if surgery else ():
+            assert not signatures.refused(target), target
 
     def test_where_nothing_is_wrong_the_output_is_bit_identical(self) -> None:
         with patched(self.id):

@@ -107,10 +107,10 @@ class _Calls(list):
 
 
 def _with_what_is_lost(original: Callable) -> Callable:
-    def __call__(self, tool_texts):
+    def __call__(self, tool_calls):
         parser = self._tool_parser
         if getattr(parser, "__module__", None) != _PARSER:
-            return original(self, tool_texts)
+            return original(self, tool_calls)
         before = getattr(self, "gemma4_calls", _Calls())
         lost = [before.lost]
 
@@ -121,7 +121,7 @@ def _with_what_is_lost(original: Callable) -> Callable:
 
         self._tool_parser = parse
         try:
-            calls = _Calls(original(self, tool_texts))
+            calls = _Calls(original(self, tool_calls))
         finally:
             self._tool_parser = parser
         calls.lost, calls.are_none = "".join(lost), before.are_none and not calls
