@@ -15,7 +15,8 @@ HEADER = """\
 def read(file: Path) -> dict:
     """The documents of ``file`` as one."""
     data: dict = {"patches": {}}
-    for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for document in yaml.load_all(file.read_text(encoding="utf-8"), Loader=loader):
         data["patches"] |= document.pop("patches", {})
         data |= document
     return data
