@@ -61,7 +61,9 @@ def probe() -> Finding:
         faults.append("foreign embeddings taken for tokens")
     except ValueError:
         pass
-    return Finding(bool(faults), "; ".join(faults) or "all ids found, foreign embeddings refused")
+    return Finding(
+        bool(faults), "; ".join(faults) or "all ids found, embeddings of no token refused"
+    )
 
 
 def apply(surgery: Surgery) -> None:
