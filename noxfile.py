@@ -67,10 +67,11 @@ def activation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style."""
-    session.install("ruff")
+    """Style, and the types of the package's core."""
+    session.install("ruff", "mypy", "types-PyYAML", "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("mypy")
 
 
 @nox.session

@@ -11,8 +11,14 @@ from rich.text import Text
 from ..doctor.examination import UNHEALTHY, examine
 from .screen import ERR, OUT, print_json, state_words
 
-_STYLES = {"proved": "green", "not_needed": "dim", "not_applicable": "dim", "opt_in": "cyan"}
-_WORDS = {"not_probed": "not probed", "opt_in": "opt-in", "not_applicable": "does not apply"}
+_STYLES = {
+    **{"proved": "green", "opt_in": "cyan"},
+    **dict.fromkeys(("not_needed", "not_applicable", "foreign"), "dim"),
+}
+_WORDS = {
+    **{"not_probed": "not probed", "opt_in": "opt-in", "not_applicable": "does not apply"},
+    "foreign": "another's code",
+}
 
 
 def add(commands: argparse._SubParsersAction) -> None:

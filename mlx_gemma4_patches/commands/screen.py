@@ -17,7 +17,6 @@ _STATES = {
     "unverified": "applied, unverified",
     "pending": "waiting",
     "not_needed": "not needed",
-    "wrong_version": "unknown code",
     "fingerprint_mismatch": "other code",
     "disabled": "off",
     "overwritten": "replaced",

@@ -47,27 +47,35 @@ def examine(with_probes: bool, told: probes.Told, programs: Sequence[str] = ()) 
         matrix.MatrixError: the matrix cannot be read.
     """
     known = matrix.load()
-    versions = registry.installed_versions()
+    versions = registry.installed_versions({*registry.DISTRIBUTIONS, *known.distributions})
     hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
     runs = probes.run(hosts, ids if with_probes else [], told, programs)
     status = runs["patched"]["status"]
+    owners = status.get("owners", {})
     patches = [
         _judge(patch, runs["stock"]["probes"], runs["patched"]["probes"], known, with_probes)
         for patch in status.get("patches", [])
     ]
+    for patch in patches:
+        if patch["id"].partition(".")[0] in owners and not State(patch["state"]).is_on:
+            patch["verdict"] = "foreign"
     problems = [*status.get("problems", []), *_import_problems(runs)]
     if not hosts:
         problems.append("no host is installed: install mlx-lm, mlx-vlm or vllm-mlx beside this")
     elif not runs["patched"]["ended"] and not status.get("active") and Settings.read().on:
         problems.append("the patches did not become active in a new process")
     return {
-        "environment": _environment(versions, hosts),
+        "environment": _environment(versions, hosts, owners),
         "activation": _activation(status),
         "imported": list(programs),
         "patches": patches,
         "conflicts": _conflicts(patches, status),
-        "advice": [*known.advise(versions), *_patchers(programs)],
+        "advice": [
+            *known.advise(versions),
+            *map(_whose, owners.items()),
+            *_patchers(programs),
+        ],
         "problems": problems,
         "healthy": not problems and not any(p["verdict"] in UNHEALTHY for p in patches),
     }
@@ -116,7 +124,7 @@ def _verdict(
     state: State, before: dict | None, after: dict | None, opt_in: bool, with_probes: bool
 ) -> str:
     if not with_probes or before is None or after is None:
-        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN, State.WRONG_VERSION)
+        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN)
         return "fault_left" if state in left else "not_probed"
     if "error" in before or "error" in after:
         return "error"
@@ -131,7 +139,7 @@ def _verdict(
     return "not_needed"
 
 
-def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
+def _environment(versions: dict, hosts: list[str], owners: dict[str, str]) -> dict[str, Any]:
     return {
         "package": mlx_gemma4_patches.__version__,
         "python": platform.python_version(),
@@ -140,8 +148,18 @@ def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
         "device": _device(),
         "mlx": _text(versions, "mlx"),
         "transformers": _text(versions, "transformers"),
-        "hosts": {host: _text(versions, distribution_of(host)) for host in hosts},
+        "hosts": {
+            host: owners.get(host) or _text(versions, distribution_of(host)) for host in hosts
+        },
     }
+
+
+def _whose(owned: tuple[str, str]) -> str:
+    host, owner = owned
+    return (
+        f"{host} here is that of {owner}, not of {distribution_of(host)}: it is patched where its "
+        "code is the same, and not judged where it is not"
+    )
 
 
 def _device() -> str:

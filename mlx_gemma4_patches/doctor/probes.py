@@ -110,7 +110,7 @@ def main(task: str) -> None:
     tell("status", mlx_gemma4_patches.status())
 
 
-def _probe(entry_point: registry.EntryPoint) -> dict[str, Any]:
+def _probe(entry_point: registry.metadata.EntryPoint) -> dict[str, Any]:
     try:
         finding = registry.load(entry_point).probe()
     except NotApplicable as reason:

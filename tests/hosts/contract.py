@@ -12,13 +12,14 @@ import pytest
 import mlx_gemma4_patches
 from mlx_gemma4_patches import engine, matrix, registry
 from mlx_gemma4_patches.patch import NotApplicable, Patch, State
+from mlx_gemma4_patches.record import Record
 
 
 def load(patch_id: str) -> Patch:
     return next(registry.load(e) for e in registry.registered() if e.name == patch_id)
 
 
-def record(patch_id: str) -> engine.Record:
+def record(patch_id: str) -> Record:
     """The engine's record, with the modules it waits for imported."""
     for module in engine.ENGINE.records[patch_id].modules:
         with contextlib.suppress(ImportError):
@@ -102,7 +103,7 @@ class PatchContract:
 
     def test_a_second_round_changes_nothing(self) -> None:
         before = record(self.id).surgery
-        engine.ENGINE.catch_up()
+        engine.ENGINE.serve_imported()
         assert record(self.id).surgery is before
         assert mlx_gemma4_patches.activate() is None
         assert record(self.id).surgery is before
@@ -111,7 +112,7 @@ class PatchContract:
         surgery = record(self.id).surgery
         if surgery is None:
             return
-        places = surgery.places()
+        places = surgery.changed_names()
         ours = [vars(owner)[name] for owner, name in places]
         with stock(self.id):
             for (owner, name), value in zip(places, ours, strict=True):

@@ -10,7 +10,7 @@ from mlx_gemma4_patches.doctor.examination import UNHEALTHY
 from mlx_gemma4_patches.patch import State
 from tests.matrix.table import README
 
-VERDICTS = ["proved", "not_needed", "not_applicable", "opt_in", "not_probed", *UNHEALTHY]
+VERDICTS = ["proved", "not_needed", "not_applicable", "opt_in", "not_probed", "foreign", *UNHEALTHY]
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -17,13 +17,17 @@ ARGUMENTS = ("mlx_lm.my_fault", 'It\'s "wrong"', "mlx_lm.models.cache:KVCache.si
 MATRIX = """\
 schema: 1
 releases: {mlx-lm: ['0.32']}
+gemma4_since: {}
 advice: []
+end: document
 ---
 patches:
   mlx_lm.other: {title: Another, faulty: [{mlx-lm: '>=0'}]}
+end: document
 ---
 combinations: {}
 evidence: {}
+end: file
 """
 
 

@@ -26,8 +26,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError, parse
-from ...patch import Finding, Patch, module_of
+from ...patch import Finding, Patch
 from ...surgery import Surgery
+from ...targets import module_of
 from . import tool_parser
 
 _STATE = "mlx_vlm.server.responses_state"
