@@ -1,4 +1,4 @@
-"""Development tasks: ``nox -l`` lists them."""
+"""Development tasks: ``nox --list`` names them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tests.matrix import environments
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
@@ -39,11 +43,24 @@ def _show_interpreters_to_nox() -> None:
 _show_interpreters_to_nox()
 
 
+def _install_all_hosts(session: nox.Session) -> None:
+    """vllm-mlx too, with all it needs but torch and gradio."""
+    session.install("-e", ".[hosts,test]", *environments.NEEDS)
+    session.install("--no-deps", "vllm-mlx", *environments.NEEDS_ALONE)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the newest hosts."""
     session.install("-e", ".[hosts,test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def vllm_mlx(session: nox.Session) -> None:
+    """The tests that are about vllm-mlx, with all it needs but torch and gradio."""
+    _install_all_hosts(session)
+    session.run("pytest", "tests/hosts", "--subject", "vllm_mlx", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -55,10 +72,11 @@ def activation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style."""
-    session.install("ruff")
+    """Style, and the types of the package's core."""
+    session.install("ruff", "mypy", "types-PyYAML", "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("mypy")
 
 
 @nox.session
@@ -78,16 +96,10 @@ _PROPERTIES = [
 ]
 
 
-def _install_hosts(session: nox.Session) -> None:
-    session.install("-e", ".[hosts,test]")
-    session.install("--no-deps", "vllm-mlx")  # its own needs are gigabytes
-    session.install("jsonschema", "fastapi", "uvicorn", "mcp", "prometheus-client")
-
-
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Every parser of what a model says: 100000 cases for each property, and linear time."""
-    _install_hosts(session)
+    _install_all_hosts(session)
     session.run("python", "-m", "tests.fuzz")
     chosen = ["-k", "any or read_back or read_as_json or cut_anywhere or in_order"]
     session.run("pytest", "--hypothesis-profile=fuzz", *chosen, *_PROPERTIES, *session.posargs)
@@ -96,7 +108,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def hostile(session: nox.Session) -> None:
     """Every host's real server and hostile requests: no answer is worse with the patches."""
-    _install_hosts(session)
+    _install_all_hosts(session)
     for server in (
         ["mlx_lm"],
         ["mlx_vlm"],

@@ -11,60 +11,59 @@ import hashlib
 import inspect
 import linecache
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
-from .surgery import current, functions, layers, locate
+from .targets import current, functions, home_of, locate, module_of, under_our_wrappers
 
 
 class NoSource(Exception):
     """The target exists but its source text cannot be had (pyc-only installs, C code)."""
 
 
-def fingerprint(target: str) -> str:
+def fingerprint(target: str, may_import: bool = True) -> str:
     """16 hexadecimal digits of the sha256 of the source at ``module:path``.
 
     Raises:
-        ImportError, AttributeError: the target does not exist, or its class comes from another
-            package and changes with that.
+        ImportError, AttributeError: the target does not exist, its class comes from another package
+            and changes with that, or somebody put an object there that is no code, such as a mock.
         NoSource: there is no source text for it.
     """
-    owner, _ = locate(target)
+    owner, _ = locate(target, may_import)
     home = getattr(owner, "__module__", None) or owner.__name__
-    if home.partition(".")[0] != target.partition(".")[0]:
+    if _package(home) != _package(target):
         raise AttributeError(f"{target} is the code of {home}")
-    parts = [part for part in functions(current(target)) if part is not None]
-    text = "\n".join(_source(list(layers(part))[-1], target) for part in parts)
+    parts = [under_our_wrappers(part) for part in functions(current(target, may_import))]
+    text = "\n".join(_source(part, target) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def first_mismatch(targets: Mapping[str, str]) -> str | None:
-    """The first target whose source has not the fingerprint given for it, in words.
+def what_stands_at(target: str) -> str:
+    """``target`` and, in brackets, what is there instead of the host's own code, if anything is."""
+    try:
+        value = current(target, may_import=False)
+    except (ImportError, AttributeError):
+        return f"{target} (missing)"
+    homes = {home_of(under_our_wrappers(part)) for part in functions(value)}
+    others = sorted(home for home in homes if _package(home) != _package(target))
+    return f"{target} (replaced or wrapped by {', '.join(others)})" if others else target
 
-    Raises:
-        NoSource: there is no source text to look at.
-    """
-    for target, expected in targets.items():
-        try:
-            if fingerprint(target) == expected:
-                continue
-        except (ImportError, AttributeError):
-            return f"{target} (missing)"
-        module = getattr(current(target), "__module__", None)
-        foreign = module and module.partition(".")[0] != target.partition(".")[0]
-        return f"{target} (wrapped by {module})" if foreign else target
-    return None
+
+def _package(name: str) -> str:
+    return module_of(name).partition(".")[0]
 
 
 def _source(value: Any, target: str) -> str:
-    if isinstance(value, (dict, list, tuple, set, frozenset, str, int, float)):
-        return repr(value)  # a table of the host, such as a registry of model types
-    get = source if isinstance(value, FunctionType) else inspect.getsource
+    if not isinstance(value, (FunctionType, type)):
+        if inspect.isroutine(value):  # C code
+            raise NoSource(f"there is no source text for {target}")
+        raise AttributeError(f"{target} is no code")
     try:
-        return textwrap.dedent(get(value))
+        text = source(value) if isinstance(value, FunctionType) else inspect.getsource(value)
+        return textwrap.dedent(text)
     except (OSError, TypeError) as error:
-        raise NoSource(f"no source text for {target}") from error
+        raise NoSource(f"there is no source text for {target}") from error
 
 
 def source(function: FunctionType) -> str:

@@ -3,7 +3,8 @@
 Everything the engine knows about releases comes from this file. It is validated when it is read,
 so that a broken file gives one clear error instead of a wrong plan. It is a stream of YAML
 documents, because a host's import waits for it: what all share, one for each host's patches, and
-the evidence, which no host needs.
+the evidence, which no host needs. Each has an ``end`` last, so that a cut shows.
+The keys of a row are explained in README.md under "Write a patch".
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from .patch import distribution_of, module_of
+from .patch import distribution_of
+from .settings import in_one_line
+from .targets import module_of
 
 SCHEMA = 1
 FILE = "compat_matrix.yaml"
@@ -31,8 +34,8 @@ class MatrixError(ValueError):
     """The matrix or a third party's row does not follow the schema; the message says where."""
 
 
-class Code(NamedTuple):
-    """The source of a patch's targets, the same in every one of ``releases``."""
+class Variant(NamedTuple):
+    """One state of a host's code: the fingerprints of a patch's targets in all of ``releases``."""
 
     releases: tuple[str, ...]
     targets: Mapping[str, str]  # target: fingerprint
@@ -50,7 +53,7 @@ class Row(NamedTuple):
     upstream: tuple[str, ...]
     opt_in: bool
     kind: str  # of KINDS
-    code: tuple[Code, ...]
+    code: tuple[Variant, ...]
 
     @property
     def distribution(self) -> str:
@@ -62,11 +65,11 @@ class Row(NamedTuple):
         return frozenset({self.distribution}.union(*self.faulty))
 
     def is_faulty(self, versions: Versions) -> bool:
-        """Whether the matrix says that this combination of releases has the fault."""
-        return any(_all_hold(alternative, versions) for alternative in self.faulty)
+        """Whether the matrix says that this combination has the fault; an unknown version may."""
+        return any(_all_hold(alternative, versions, True) for alternative in self.faulty)
 
-    def code_of(self, release: str) -> Code | None:
-        return next((code for code in self.code if release in code.releases), None)
+    def variant_of(self, release: str) -> Variant | None:
+        return next((variant for variant in self.code if release in variant.releases), None)
 
 
 class Evidence(NamedTuple):
@@ -85,6 +88,7 @@ class Advice(NamedTuple):
 
 class Matrix(NamedTuple):
     releases: Mapping[str, tuple[str, ...]]  # by distribution, oldest first
+    gemma4_since: Mapping[str, str]  # the first of them with a Gemma 4, where it is not the oldest
     advice: tuple[Advice, ...]
     rows: Mapping[str, Row]
     combinations: Mapping[str, Mapping[str, str]]  # what the release matrix runs
@@ -92,7 +96,18 @@ class Matrix(NamedTuple):
 
     def advise(self, versions: Versions) -> list[str]:
         """What users of this combination should know."""
-        return [advice.text for advice in self.advice if _all_hold(advice.when, versions)]
+        return [advice.text for advice in self.advice if _all_hold(advice.when, versions, False)]
+
+    @property
+    def distributions(self) -> frozenset[str]:
+        """All that conditions of rows and advice name."""
+        named = [row.distributions for row in self.rows.values()]
+        return frozenset().union(*named, *(advice.when for advice in self.advice))
+
+    def has_gemma4(self, distribution: str, release: str) -> bool:
+        """Whether a measured release is not older than Gemma 4."""
+        first = self.gemma4_since.get(distribution, release)
+        return Version(release) >= Version(first)
 
     def release(self, distribution: str, version: Version | None) -> str | None:
         """The measured release that ``version`` is, or None for any other version."""
@@ -142,11 +157,16 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
     rows: dict[str, Row] = {}
     try:
         for document in _documents(text):
+            if document.get("end") not in ("document", "file"):
+                raise MatrixError("cut off: a document does not say where it ends")
             patches = _mapping(document.get("patches", {}), "patches")
             rows |= {key: parse_row(key, value) for key, value in patches.items()}
             data.update(document)
             if host is not None and document.get("host") == host:
                 break
+        else:
+            if host is not None or data.get("end") != "file":
+                raise MatrixError(f"cut off: {host or 'the end'} is missing")
         if data.get("schema") != SCHEMA:
             raise MatrixError(
                 f"schema {data.get('schema')!r} is not {SCHEMA}, the one this version reads"
@@ -156,6 +176,7 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
                 key: _versions(value, f"releases.{key}")
                 for key, value in _mapping(data.get("releases"), "releases").items()
             },
+            gemma4_since=_releases_by_name(data.get("gemma4_since", {}), "gemma4_since"),
             advice=tuple(
                 _advice(part, "advice") for part in _sequence(data.get("advice", []), "advice")
             ),
@@ -178,8 +199,8 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
     while True:
         try:
             document = next(documents, None)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise MatrixError(f"no valid YAML: {' '.join(str(error).split())}") from error
+        except Exception as error:  # YAML's constructors raise what they like
+            raise MatrixError(f"no valid YAML: {in_one_line(error)}") from error
         if document is None:
             return
         yield _mapping(document, "a document")
@@ -224,21 +245,24 @@ def parse_row(patch_id: str, data: Any) -> Row:
     )
 
 
-def _all_hold(condition: Mapping[str, SpecifierSet], versions: Versions) -> bool:
-    return all(
-        (version := versions.get(name)) is not None
-        and specifier.contains(version, prereleases=True)
-        for name, specifier in condition.items()
-    )
+def _all_hold(condition: Mapping[str, SpecifierSet], versions: Versions, unknown: bool) -> bool:
+    """``unknown``: what holds of a distribution that is installed in no known version."""
+    for name, specifier in condition.items():
+        if name not in versions:
+            return False
+        version = versions[name]
+        if not (unknown if version is None else specifier.contains(version, prereleases=True)):
+            return False
+    return True
 
 
-def _code(data: Any, where: str) -> Code:
+def _code(data: Any, where: str) -> Variant:
     part = _mapping(data, where)
     targets = _strings_by_name(part.get("targets"), f"{where}.targets")
     for target in targets:
         if not all(target.partition(":")):
             raise MatrixError(f"{where}.targets: {target!r} is not of the form module:path")
-    return Code(_versions(part.get("releases"), f"{where}.releases"), targets)
+    return Variant(_versions(part.get("releases"), f"{where}.releases"), targets)
 
 
 def _evidence(data: Any, where: str) -> Evidence:
@@ -272,6 +296,10 @@ def _versions(data: Any, where: str) -> tuple[str, ...]:
         except ValueError as error:
             raise MatrixError(f"{where}: {error}") from error
     return texts
+
+
+def _releases_by_name(data: Any, where: str) -> dict[str, str]:
+    return {name: _versions([text], where)[0] for name, text in _mapping(data, where).items()}
 
 
 def _strings(data: Any, where: str) -> tuple[str, ...]:

@@ -20,11 +20,10 @@ class State(str, Enum):
     UNVERIFIED = "unverified"  # applied on the version alone: the host ships no source to verify
     PENDING = "pending"  # waits for a target's module to be imported
     NOT_NEEDED = "not_needed"
-    WRONG_VERSION = "wrong_version"
-    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
-    DISABLED = "disabled"
-    OVERWRITTEN = "overwritten"
-    FAILED = "failed"
+    FINGERPRINT_MISMATCH = "fingerprint_mismatch"  # left off: not the code it was written for
+    DISABLED = "disabled"  # by a setting, or opt-in and not asked for
+    OVERWRITTEN = "overwritten"  # was applied, and somebody has replaced it since
+    FAILED = "failed"  # its own code raised
 
     @property
     def is_on(self) -> bool:
@@ -76,11 +75,6 @@ class Patch:
     @property
     def host(self) -> str:
         return self.id.partition(".")[0]
-
-
-def module_of(target: str) -> str:
-    """The module part of ``module:path``."""
-    return target.partition(":")[0]
 
 
 def distribution_of(host: str) -> str:

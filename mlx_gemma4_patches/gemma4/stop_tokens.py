@@ -154,15 +154,21 @@ def probe(*hosts: Callable[[Path], Iterable[Any]]) -> Finding:
                     try:
                         found = set(host(Path(folder)))
                     except Exception as error:
-                        wrong.append(f"{name} raises {type(error).__name__}")
+                        wrong.append(f"eos_token_id {name}: {type(error).__name__}")
                     else:
                         if found != expected:
-                            wrong.append(f"{name} stops at {sorted(found, key=str)}")
+                            wrong.append(
+                                f"eos_token_id {name}: stops at {sorted(found, key=str)}, "
+                                f"not {sorted(expected)}"
+                            )
     finally:
         _log.disabled = False
     if wrong:
-        return Finding(True, f"{wrong[0]}; {len(wrong)} of {len(_CASES) * len(hosts)} cases")
-    return Finding(False, f"{len(_CASES) * len(hosts)} cases stop where they should")
+        cases = len(_CASES) * len(hosts)
+        return Finding(True, f"{len(wrong)} of {cases} configs misread, such as {wrong[0]}")
+    return Finding(
+        False, f"all {len(_CASES) * len(hosts)} configs stop generation where they should"
+    )
 
 
 # generation_config.json, what config.json says, ids expected; <eos> is 1, <turn|> is 3

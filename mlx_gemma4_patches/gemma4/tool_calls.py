@@ -139,7 +139,9 @@ def probe(parse_call: Callable[[str], dict[str, Any]]) -> Finding:
         if not understood:
             misread.append(text)
     if misread:
-        return Finding(True, f"{len(misread)} of {len(expected)} misread, such as {misread[0]}")
+        return Finding(
+            True, f"{len(misread)} of {len(expected)} calls misread, such as {misread[0]}"
+        )
     return Finding(False, f"all {len(expected)} calls understood")
 
 

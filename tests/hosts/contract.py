@@ -12,13 +12,16 @@ import pytest
 import mlx_gemma4_patches
 from mlx_gemma4_patches import engine, matrix, registry
 from mlx_gemma4_patches.patch import NotApplicable, Patch, State
+from mlx_gemma4_patches.record import Record
+
+from . import signatures
 
 
 def load(patch_id: str) -> Patch:
     return next(registry.load(e) for e in registry.registered() if e.name == patch_id)
 
 
-def record(patch_id: str) -> engine.Record:
+def record(patch_id: str) -> Record:
     """The engine's record, with the modules it waits for imported."""
     for module in engine.ENGINE.records[patch_id].modules:
         with contextlib.suppress(ImportError):
@@ -112,7 +115,7 @@ class PatchContract:
     def test_a_second_round_changes_nothing(self) -> None:
         skip_unless_needed(self.id)
         before = record(self.id).surgery
-        engine.ENGINE.catch_up()
+        engine.ENGINE.serve_imported()
         assert record(self.id).surgery is before
         assert mlx_gemma4_patches.activate() is None
         assert record(self.id).surgery is before
@@ -120,13 +123,19 @@ class PatchContract:
     def test_undone_the_host_is_as_it_was(self) -> None:
         skip_unless_needed(self.id)
         surgery = record(self.id).surgery
-        places = surgery.places()
+        places = surgery.changed_names()
         ours = [vars(owner)[name] for owner, name in places]
         with stock(self.id):
             for (owner, name), value in zip(places, ours, strict=True):
                 # None is a value too
                 assert name not in vars(owner) or vars(owner)[name] is not value
         assert record(self.id).state is State.APPLIED
+
+    def test_a_wrapper_takes_every_call_that_the_original_takes(self) -> None:
+        skip_unless_needed(self.id)
+        surgery = record(self.id).surgery
+        for target in surgery.changed_targets():
+            assert not signatures.refused(target), target
 
     def test_where_nothing_is_wrong_the_output_is_bit_identical(self) -> None:
         skip_unless_needed(self.id)

@@ -1,5 +1,10 @@
 """The README says what the matrix and the command line say."""
 
+import html
+import re
+
+from markdown_it import MarkdownIt
+
 from mlx_gemma4_patches import matrix, registry
 from tests.matrix import table
 
@@ -7,7 +12,19 @@ from tests.matrix import table
 def test_the_table_is_that_of_the_matrix():
     text = table.README.read_text(encoding="utf-8")
     assert table.START in text
-    assert table.written(text) == text
+    assert table.written(text) == text, "stale: python -m tests.matrix.table writes it"
+
+
+def test_a_reader_sees_four_cells_in_every_row_of_the_table():
+    text = table.README.read_text(encoding="utf-8")
+    written = text.partition(table.START)[2].partition(table.END)[0]
+    shown = MarkdownIt("commonmark").enable("table").render(written)
+    rows = [re.findall("<td>(.*?)</td>", row) for row in shown.split("<tr>")[2:]]
+    titles = {html.unescape(patch_id): html.unescape(title) for patch_id, title, _, _ in rows}
+    assert titles == {
+        f"<code>{row.id}</code>": row.title + " (opt-in)" * row.opt_in
+        for row in matrix.load().rows.values()
+    }
 
 
 def test_every_row_is_a_registered_patch_and_every_patch_has_a_row():
@@ -16,4 +33,6 @@ def test_every_row_is_a_registered_patch_and_every_patch_has_a_row():
         for entry_point in registry.registered()
         if entry_point.value.startswith("mlx_gemma4_patches.patches.")
     }
-    assert registered == set(matrix.load().rows)
+    rows = set(matrix.load().rows)
+    assert rows - registered == set(), "no entry point: python -m tests.new ID lays one; then pip"
+    assert registered - rows == set(), "no row: python -m tests.new ID lays one"

@@ -47,7 +47,7 @@ def probe() -> Finding:
         try:
             mx.eval(nn.value_and_grad(router, loss)(router))
         except ValueError as error:
-            return Finding(True, str(error).partition(".")[0])
+            return Finding(True, f"no gradient of the router: {str(error).partition('.')[0]}")
     return Finding(False, "the router has a gradient")
 
 

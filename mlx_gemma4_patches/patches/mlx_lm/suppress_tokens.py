@@ -54,8 +54,10 @@ def probe() -> Finding:
         ],
         "in a batch": [r.token for _ in range(2) for r in batch.next_generated()],
     }
-    wrong = [f"{token} {how}" for how, tokens in said.items() for token in set(tokens) - {only}]
-    return Finding(bool(wrong), f"says {', '.join(wrong)}" if wrong else "says what it may say")
+    wrong = [f"{token} ({how})" for how, tokens in said.items() for token in set(tokens) - {only}]
+    if wrong:
+        return Finding(True, f"generates suppressed tokens: {', '.join(wrong)}")
+    return Finding(False, "generates no token that suppress_tokens names")
 
 
 def apply(surgery: Surgery) -> None:

@@ -50,7 +50,8 @@ def probe() -> Finding:
                 lost.append(f"no text and finish_reason {choice['finish_reason']!r}")
     finally:
         logging.disable(logging.NOTSET)
-    return Finding(bool(lost), f"{_CUT} gives {' and '.join(lost) if lost else 'its text'}")
+    given = " or ".join(lost) or "its text"
+    return Finding(bool(lost), f"the unfinished call {_CUT} is answered with {given}")
 
 
 def _answer(call: str, reason: str) -> dict[str, Any]:
@@ -108,10 +109,10 @@ class _Calls(list):
 
 
 def _with_what_is_lost(original: Callable) -> Callable:
-    def __call__(self, tool_texts):
+    def __call__(self, tool_calls):
         parser = self._tool_parser
         if getattr(parser, "__module__", None) != _PARSER:
-            return original(self, tool_texts)
+            return original(self, tool_calls)
         before = getattr(self, "gemma4_calls", _Calls([], [], True))
 
         def parse(text, tools):
@@ -121,7 +122,7 @@ def _with_what_is_lost(original: Callable) -> Callable:
 
         self._tool_parser = parse
         try:
-            calls = original(self, tool_texts)
+            calls = original(self, tool_calls)
         finally:
             self._tool_parser = parser
         self.gemma4_calls = _Calls(calls, before.lost, before.are_none and not calls)

@@ -43,9 +43,9 @@ def probe() -> Finding:
         alone = attend(hidden[1:, _PADDING:], [0])
         together = attend(hidden, [0, _PADDING])[1:, _PADDING:]
     except (ValueError, TypeError) as error:
-        return Finding(True, f"two rows: {str(error).partition(chr(10))[0]}")
+        return Finding(True, f"a batch of two rows fails: {str(error).partition(chr(10))[0]}")
     error = mx.abs(together - alone).max().item()
-    return Finding(error > 1e-3, f"in a batch a row is off by {error:.1e}")
+    return Finding(error > 1e-3, f"in a batch of two rows attention is off by {error:.1e}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -53,15 +53,15 @@ def apply(surgery: Surgery) -> None:
 
 
 def _attention(original):
-    def __call__(self, x, mask=None, cache=None, *args, **shared):
+    def __call__(self, x, mask=None, cache=None, *args, **kwargs):
         if _is_of_a_batch(mask) and self.n_heads > self.n_kv_heads:
             from mlx_vlm.models.cache import BatchQuantizedKVCache
 
-            keys, _ = shared.get("shared_kv") or (None, None)
+            keys, _ = (args[0] if args else kwargs.get("shared_kv")) or (None, None)
             # turboquant has an attention of its own, and its keys are named
             if isinstance(cache, BatchQuantizedKVCache) or type(keys) in (tuple, list):
                 mask = mask[:, :, None]
-        return original(self, x, mask, cache, *args, **shared)
+        return original(self, x, mask, cache, *args, **kwargs)
 
     return __call__
 

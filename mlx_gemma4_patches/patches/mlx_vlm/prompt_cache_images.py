@@ -52,7 +52,9 @@ def probe() -> Finding:
 
     ids += [int(answer(ids, one, state).token), *tiny.prompt(2)]
     error = mx.abs(answer(ids, other, state).logprobs - answer(ids, other).logprobs).max().item()
-    return Finding(error > 1e-2, f"with another image the answer is off by {error:.1e}")
+    return Finding(
+        error > 1e-2, f"the same question about another image: logits off by {error:.1e}"
+    )
 
 
 def apply(surgery: Surgery) -> None:

@@ -53,8 +53,8 @@ def probe() -> Finding:
     steps = _module().generate_step(prompt, model, None, None, max_tokens=2)
     said = {int(token) for token, *_ in steps} - {only}
     if said:
-        return Finding(True, f"says {', '.join(map(str, sorted(said)))}")
-    return Finding(False, "says what it may say")
+        return Finding(True, f"generates suppressed tokens: {', '.join(map(str, sorted(said)))}")
+    return Finding(False, "generates no token that suppress_tokens names")
 
 
 def _module():

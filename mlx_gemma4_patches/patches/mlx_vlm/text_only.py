@@ -57,8 +57,8 @@ def probe() -> Finding:
             except (ValueError, AttributeError):
                 refused.append(name)
     if refused:
-        return Finding(True, f"does not load with {', '.join(refused)}")
-    return Finding(False, f"loads with {', '.join(cases)}")
+        return Finding(True, f"a checkpoint does not load that has {', '.join(refused)}")
+    return Finding(False, f"checkpoints load that have {', '.join(cases)}")
 
 
 def apply(surgery: Surgery) -> None:

@@ -65,8 +65,10 @@ def probe() -> Finding:
     finally:
         _PROMPT.reset(token)
     if wrong:
-        return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} misread, such as {wrong[0]!r}")
-    return Finding(False, f"{len(_ANSWERS)} answers split as they should")
+        return Finding(
+            True, f"{len(wrong)} of {len(_ANSWERS)} answers misread, such as {wrong[0]!r}"
+        )
+    return Finding(False, f"all {len(_ANSWERS)} answers are split into thought and text")
 
 
 def apply(surgery: Surgery) -> None:

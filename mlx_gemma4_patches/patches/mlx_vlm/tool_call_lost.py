@@ -26,8 +26,9 @@ from typing import Any
 from ...gemma4.tool_calls import END, QUOTE, START, Reader
 from ...hosts.mlx_vlm import last_token
 from ...hosts.mlx_vlm.tool_calls import Answer, host_parser, without_markers
-from ...patch import Finding, Patch, module_of
+from ...patch import Finding, Patch
 from ...surgery import Surgery
+from ...targets import module_of
 
 _STATE = "mlx_vlm.server.responses_state"
 _PROCESS = (  # from 0.7.1, before, up to 0.5.0
@@ -65,11 +66,13 @@ def probe() -> Finding:
     text = f"{START}call:f{{a:{QUOTE}x{END}y{QUOTE}}}{END}"
     lost = []
     if f"{END}y" not in str(server.process_tool_calls(text, parser, None)):
-        lost.append(f"a string behind {END}")
+        lost.append(f"what follows {END} in a string")
     if stream := _stream_of_host():
         said = stream(f"Hi{START}call:f{{}}{END}there{START}{{}}{END}{START}call:g{{a:")
-        lost += [part for part in ("Hi", "there", "{}", "call:g{a:") if part not in said]
-    return Finding(bool(lost), f"lost: {', '.join(lost)}" if lost else "nothing is lost")
+        lost += [repr(p) for p in ("Hi", "there", "{}", "call:g{a:") if p not in said]
+    return Finding(
+        bool(lost), f"lost: {', '.join(lost)}" if lost else "no call and no text is lost"
+    )
 
 
 def _stream_of_host() -> Callable[[str], str] | None:

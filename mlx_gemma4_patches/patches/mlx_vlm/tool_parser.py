@@ -94,9 +94,9 @@ def _where_readings_agree(parse_object: Callable) -> Callable:
         return json.dumps(ours["arguments"]) == json.dumps(host)
 
     def make(original: Callable) -> Callable:
-        def split_top_level(text: str, delimiter: str | None = None) -> list[str]:
-            if delimiter is not None:  # the parser's own call
-                return original(text, delimiter)
+        def split_top_level(text: str, *args: Any, **kwargs: Any) -> list[str]:
+            if args or kwargs:  # the parser's own call names the delimiter
+                return original(text, *args, **kwargs)
             entries = original(text)
             agreed = list(takewhile(agree, entries))
             return agreed + [""] * (len(agreed) < len(entries))  # an entry that is not complete

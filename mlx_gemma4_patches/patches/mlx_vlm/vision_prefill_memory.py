@@ -60,7 +60,7 @@ def probe() -> Finding:
         batch.model, batch.sampler = model.language_model, lambda logits: logits
         batch._step(ids, cache, inputs_embeds=embeddings)
     together = counts[0]
-    measured = f"of 8 positions, logits of {alone} alone, of {together} in a batch"
+    measured = f"logits are computed at {alone} of 8 positions alone, at {together} in a batch"
     return Finding(alone > 1 or together > 1, measured)
 
 

@@ -42,10 +42,13 @@ def probe() -> Finding:
     shared = length - 2
     layers, _ = cache.fetch([*range(shared), 0])
     if not layers:
-        return Finding(False, "a window that cannot be rewound is not found")
+        return Finding(False, "a sliding window that cannot be rewound is not reused")
     kept = layers[0].keys[0, 0, -window:, 0].tolist()
     wanted = [float(shared - i) for i in reversed(range(window))]
-    return Finding(kept != wanted, f"after token {shared} the window holds {kept}, not {wanted}")
+    measured = f"after token {shared} the window holds tokens {kept}"
+    if kept != wanted:
+        measured += f", not {wanted}"
+    return Finding(kept != wanted, measured)
 
 
 def apply(surgery: Surgery) -> None:

@@ -40,7 +40,7 @@ def probe() -> Finding:
     )
     ((output,), _) = scheduler._process_batch_responses([stopped])
     text = output.output_text or output.new_text
-    return Finding(text != "", f"an answer of <turn|> alone has the text {text!r}")
+    return Finding(text != "", f"an answer of nothing but <turn|> has the text {text!r}")
 
 
 def apply(surgery: Surgery) -> None:
