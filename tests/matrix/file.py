@@ -8,7 +8,7 @@ import yaml
 
 HEADER = """\
 # Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
-# (code) and evidence by `nox -s matrix -- --write`; keys: mlx_gemma4_patches/matrix.py.
+# (code) and evidence by `nox -s matrix -- --write`; keys: README.md.
 """
 
 
