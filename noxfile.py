@@ -16,6 +16,7 @@ from tests.matrix import environments
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
+nox.options.sessions = ["lint", "tests", "activation"]  # the others take long, or all the releases
 nox.options.error_on_missing_interpreters = False  # nox names those it skips
 
 
@@ -116,3 +117,18 @@ def hostile(session: nox.Session) -> None:
         ["vllm_mlx", "--continuous-batching", "--mllm"],
     ):
         session.run("python", "-m", "tests.hostile", *server)
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """gevent, coverage, PyInstaller; and each patch failing once on a release that needs it."""
+    session.install("-e", ".[test]", "coverage", "gevent", "ipython", "pyinstaller", "setuptools")
+    session.run("pytest", "tests/processes")
+    session.run("python", "-m", "tests.processes.failing_patches", *session.posargs)
+
+
+@nox.session
+def neighbours(session: nox.Session) -> None:
+    """A chat through programs built on the hosts, stock and patched; names leave out the others."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.neighbours", *session.posargs)
