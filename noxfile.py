@@ -67,3 +67,10 @@ def matrix(session: nox.Session) -> None:
     """Every probe and host test on every release; ``-- --write`` records what is measured."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.matrix", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The hosts' own tests, without our patches and with them; before a release of ours."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.peers", *session.posargs)
