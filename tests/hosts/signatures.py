@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from mlx_gemma4_patches.surgery import current, functions, layers
+from mlx_gemma4_patches.targets import current, functions, under_our_wrappers, wrapped_by_us
 
 _P = inspect.Parameter
 _POSITIONAL = (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)
@@ -17,7 +17,6 @@ def refused(target: str) -> list[str]:
     return [
         difference
         for value in functions(current(target))
-        if value is not None
         for wrapper, original in _pairs(value)
         for difference in _differences(
             inspect.signature(wrapper, follow_wrapped=False),
@@ -28,8 +27,11 @@ def refused(target: str) -> list[str]:
 
 
 def _pairs(function: Any) -> Iterator[tuple[Any, Any]]:
-    *wrappers, original = layers(function)
-    return ((wrapper, original) for wrapper in wrappers)
+    """Every wrapper of ours in ``function`` and the host's function under it."""
+    original = under_our_wrappers(function)
+    while (inner := wrapped_by_us(function)) is not None:
+        yield function, original
+        function = inner
 
 
 def _differences(

@@ -113,6 +113,7 @@ class _Suite:
         shutil.copytree(wheel, folder, dirs_exist_ok=True)
         shutil.copytree(tests, folder / self._place, dirs_exist_ok=True)
         (folder / self._place / "__init__.py").touch()  # it is not taken for our tests
+        shutil.copy(Path(__file__).with_name("conftest_of_suite.py"), folder / "conftest.py")
         (folder / "pytest.ini").write_text("[pytest]\njunit_family = legacy\n")
         self._environ = {
             **environments.environ(combination),
