@@ -1,4 +1,4 @@
-"""Development tasks: ``nox -s tests``, ``activation``, ``lint``."""
+"""Development tasks: ``nox --list`` names them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tests.matrix import environments
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
@@ -44,6 +48,14 @@ def tests(session: nox.Session) -> None:
     """All tests, on the newest hosts."""
     session.install("-e", ".[hosts,test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def vllm_mlx(session: nox.Session) -> None:
+    """The tests that are about vllm-mlx, with all it needs but torch and gradio."""
+    session.install("-e", ".[hosts,test]", *environments.NEEDS)
+    session.install("--no-deps", "vllm-mlx", *environments.NEEDS_ALONE)
+    session.run("pytest", "tests/hosts", "--subject", "vllm_mlx", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

@@ -27,11 +27,10 @@ def refused(target: str) -> list[str]:
 
 
 def _pairs(function: Any) -> Iterator[tuple[Any, Any]]:
-    """Every wrapper of ours in ``function`` and the host's function under it."""
     original = under_our_wrappers(function)
-    while (inner := wrapped_by_us(function)) is not None:
+    while function is not original:
         yield function, original
-        function = inner
+        function = wrapped_by_us(function)
 
 
 def _differences(

@@ -9,7 +9,7 @@ import pytest
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.patches.mlx_vlm import apc_together
 from tests.hosts import answers
-from tests.hosts.contract import PatchContract, patched, record, stock
+from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
 
 ID = "mlx_vlm.apc_together"
 TEXT = tiny.prompt(100, seed=2)
@@ -60,8 +60,7 @@ def test_prompts_are_answered_as_alone(loaded, rounds, step):
 
 
 def test_without_the_patch_they_are_not(loaded):
-    if not record(ID).state.is_on:
-        return
+    skip_unless_needed(ID)
     with stock(ID):
         manager = new_cache()
         for rows in ROUNDS["the same and new"]:

@@ -102,7 +102,7 @@ def test_answers_are_split_as_they_are(text):
 
 def test_what_might_have_become_a_marker_is_not_lost():
     if not hasattr(parser(), "finalize_stream"):
-        return  # 0.2.8 asks nothing at the end of a stream
+        pytest.skip("0.2.8 asks nothing at the end of a stream")
     with patched(ID):
         for end in ("<", "<|chan", "<channel|", "<|tool_call"):
             assert streamed([f"{THOUGHT}\nhm{END}Hi", end]) == ("hm", f"Hi{end}")
