@@ -132,3 +132,10 @@ def neighbours(session: nox.Session) -> None:
     """A chat through programs built on the hosts, stock and patched; names leave out the others."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.neighbours", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The hosts' own tests, without our patches and with them; before a release of ours."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.peers", *session.posargs)
