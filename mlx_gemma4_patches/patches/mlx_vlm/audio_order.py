@@ -45,16 +45,13 @@ def probe() -> Finding:
     messages = prompt_utils.apply_chat_template(
         None, {"model_type": "gemma4"}, conversation, return_messages=True, num_audios=1
     )
-    places = [
-        f"turn {turn}, part {place}"
-        for turn, message in enumerate(messages, 1)
-        for place, part in enumerate(message["content"], 1)
-        if isinstance(part, dict) and part["type"] == "audio"
-    ]
-    return Finding(
-        places != ["turn 1, part 2"],
-        f"a sound between the words of the first turn is in {', '.join(places)}",
-    )
+    found = ["-".join(_kinds(message["content"])) for message in messages]
+    is_right = found == ["text-audio-text", "text", "text"]
+    return Finding(not is_right, f"text, sound and text, then two texts, are {', '.join(found)}")
+
+
+def _kinds(content: Any) -> list[str]:
+    return ["text"] if isinstance(content, str) else [part["type"] for part in content]
 
 
 class _Text(str):
