@@ -54,7 +54,7 @@ class Prompt:
         return low
 
     def keep(self, caches: list[Any], lengths: list[int]) -> None:
-        """Keep what ``caches`` held after each of ``lengths`` tokens, all within their last step."""
+        """Keep what ``caches`` held after ``lengths`` tokens, all within their last step."""
         self.store.add(self.model, self.ids, caches, lengths)
         bound(self.store)
 
