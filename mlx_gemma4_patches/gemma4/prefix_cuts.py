@@ -14,6 +14,8 @@ TURN_ID = 105  # <|turn>, before a role
 RESPONSE_END_ID = 51  # <tool_response|>
 CHANNEL_ID = 100  # <|channel>, which begins a thought
 
+WORTH_WAITING = 64  # tokens that two prompts share; less is processed faster than waited for
+
 
 def cuts(ids: Sequence[int]) -> list[int]:
     """The lengths, rising, at which a later prompt may part from the prompt ``ids``.
@@ -36,6 +38,18 @@ def cuts(ids: Sequence[int]) -> list[int]:
             found.remove(len(ids) - 1)
             found.add(thought)
     return sorted(cut for cut in found if 0 < cut < len(ids))
+
+
+def shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many first tokens two prompts share, less than all of either."""
+    low, high = 0, min(len(left), len(right)) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def last_asked(ids: Sequence[int]) -> int:

@@ -9,6 +9,8 @@ import functools
 import os
 import re
 
+import mlx.core as mx
+
 from ..settings import PREFIX, log
 
 NAME = f"{PREFIX}_PREFIX_BYTES"
@@ -31,3 +33,10 @@ def _read(text: str) -> int | None:
         return None
     number, unit = match.groups()
     return int(float(number) * _UNITS[f"{unit.upper()}B" if unit else ""])
+
+
+def automatic() -> int:
+    """Bytes where neither the user nor the host says: a tenth of the memory, 8 GB at most."""
+    info = mx.metal.device_info() if mx.metal.is_available() else {}
+    memory = info.get("max_recommended_working_set_size", 10 << 30)
+    return min(8 << 30, memory // 10)

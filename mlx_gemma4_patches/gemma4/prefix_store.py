@@ -72,12 +72,16 @@ class PrefixStore:
             self._touch(found)
             return found.kept.length, found.kept.caches()
 
-    def lacks(self, model: Hashable, ids: Sequence[int]) -> bool:
-        """Whether it is worth while to keep caches that hold ``ids``."""
+    def known(self, model: Hashable, ids: Sequence[int]) -> int:
+        """How many first tokens of ``ids`` are kept."""
         text = _packed(ids)
         with self._lock:
             found = self._longest(model, text) if text else None
-            return bool(text) and (found is None or found.kept.length + _NEAR < len(ids))
+            return found.kept.length if found else 0
+
+    def lacks(self, model: Hashable, ids: Sequence[int]) -> bool:
+        """Whether it is worth while to keep caches that hold ``ids``."""
+        return bool(_packed(ids)) and self.known(model, ids) + _NEAR < len(ids)
 
     def add(
         self,

@@ -50,6 +50,8 @@ ROUTES = {
     "mlx_lm": Route("mlx_lm"),
     "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),)),
     "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}")),
+    "mlx_vlm": Route("mlx_vlm"),
+    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
 }
 
 

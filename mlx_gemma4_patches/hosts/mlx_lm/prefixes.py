@@ -10,7 +10,7 @@ import threading
 from collections.abc import Hashable
 from typing import Any
 
-from ...gemma4.prefix_cuts import cuts
+from ...gemma4.prefix_cuts import cuts, shared
 from ...gemma4.prefix_limit import limit
 from ...gemma4.prefix_store import PrefixStore
 
@@ -42,16 +42,7 @@ class Prompt:
 
     def shares(self, other: Prompt) -> int:
         """How many first tokens both have, less than all of either."""
-        if self.model != other.model:
-            return 0
-        low, high = 0, min(len(self.ids), len(other.ids)) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.ids[low:middle] == other.ids[low:middle]:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return shared(self.ids, other.ids) if self.model == other.model else 0
 
     def keep(self, caches: list[Any], lengths: list[int]) -> None:
         """Keep what ``caches`` held after ``lengths`` tokens, all within their last step."""

@@ -10,10 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from ...gemma4.prefix_cuts import WORTH_WAITING
 from .prefixes import Prompt
-
-_WORTH_WAITING = 64  # tokens; less is processed faster than it is waited for
-
 
 def progress(generator: Any) -> dict[int, int]:
     """How many tokens of each prompt that is not read to its end are in its caches, by uid."""
@@ -56,9 +54,9 @@ def release(generator: Any, held: Iterable[tuple]) -> None:
 def _waits(prompt: Prompt, done: int, ahead: Iterable[tuple[Prompt, int]]) -> bool:
     """Whether another prompt has yet to pass what ``prompt`` shares with it."""
     for other, passed in ahead:
-        shared = prompt.shares(other)
-        if shared - done >= _WORTH_WAITING and shared > passed:
-            other.cut_at(shared)
+        length = prompt.shares(other)
+        if length - done >= WORTH_WAITING and length > passed:
+            other.cut_at(length)
             return True
     return False
 
