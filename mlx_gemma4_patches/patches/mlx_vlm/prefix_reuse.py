@@ -1,7 +1,8 @@
 """A turn of a conversation processes again what the turns before it have processed.
 
 What the user sees: every turn of ``mlx_vlm.server`` takes as long as the whole conversation. With
-``APC_ENABLED=1`` most turns with tools and thoughts still do, and so do regenerated and edited ones.
+``APC_ENABLED=1`` most turns with tools and thoughts still do, and so do regenerated and edited
+ones.
 
 Why: a sliding window cannot be rewound, so the server can go on only from a place it has kept. By
 default it keeps none; with the prefix cache on, two: the last is one token before the end of the
