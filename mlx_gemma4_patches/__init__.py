@@ -75,8 +75,8 @@ class Loader:
         self._finder = finder
         self._get_code = getattr(loader, "get_code", None)
 
-    @property
-    def __class__(self):  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self):
         return type(self._loader)
 
     def __getattr__(self, name):

@@ -102,11 +102,13 @@ def _child(
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left to end
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        child.stdout.close()
+        if child.stdout:
+            child.stdout.close()
 
 
 def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
     """What ``child`` prints, line by line, and an empty line in each tick without one."""
+    assert child.stdout is not None
     unfinished = b""
     while True:
         if select.select([child.stdout], [], [], _TICK)[0]:

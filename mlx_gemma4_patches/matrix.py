@@ -4,20 +4,7 @@ Everything the engine knows about releases comes from this file. It is validated
 so that a broken file gives one clear error instead of a wrong plan. It is a stream of YAML
 documents, because a host's import waits for it: what all share, one for each host's patches, and
 the evidence, which no host needs. Each has an ``end`` last, so that a cut shows.
-
-The keys of a row:
-
-============ ====================================================================================
-``title``    what users see without the patch, one line
-``kind``     ``fix`` (the default): a fault goes away and nothing else changes; ``add``: a
-             capability the host lacks
-``faulty``   a list of combinations with the fault, each ``{distribution: PEP 440 specifier}``
-``fixed_in`` the release that fixed it, such as ``mlx-lm 0.32.0``; left out while none has
-``upstream`` links to the pull requests and issues
-``opt_in``   true if it is applied only where MLX_GEMMA4_PATCHES_ENABLE names it
-``code``     the fingerprints of the patch's targets by release, written by
-             ``nox -s matrix -- --write``
-============ ====================================================================================
+The keys of a row are explained in README.md under "Write a patch".
 """
 
 from __future__ import annotations
@@ -170,11 +157,11 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
     rows: dict[str, Row] = {}
     try:
         for document in _documents(text):
+            if document.get("end") not in ("document", "file"):
+                raise MatrixError("cut off: a document does not say where it ends")
             patches = _mapping(document.get("patches", {}), "patches")
             rows |= {key: parse_row(key, value) for key, value in patches.items()}
             data.update(document)
-            if document.get("end") not in ("document", "file"):
-                raise MatrixError("cut off: a document does not say where it ends")
             if host is not None and document.get("host") == host:
                 break
         else:

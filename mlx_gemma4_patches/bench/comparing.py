@@ -72,7 +72,7 @@ def stock_and_patched(measure: Callable[[], float]) -> tuple[Callable, Callable]
     return stock, patched
 
 
-def prefill_and_decode(what: str, steps: Steps) -> list[dict[str, Any]]:
+def prefill_and_decode(what: str, steps: Steps) -> Iterator[dict[str, Any]]:
     """Milliseconds a token of a prompt of 512 tokens, and of 32 tokens that follow a prompt."""
     from ..gemma4 import tiny
 
@@ -85,10 +85,9 @@ def prefill_and_decode(what: str, steps: Steps) -> list[dict[str, Any]]:
         return (time.perf_counter() - start) / count
 
     prefill = partial(seconds_a_token, steps, tiny.prompt(512))
-    return [  # short rounds, and many
-        compare(f"prefill, {what}", "ms", *stock_and_patched(prefill), 31),
-        compare(f"decode, {what}", "ms", *stock_and_patched(decode), 31),
-    ]
+    # short rounds, and many
+    yield compare(f"prefill, {what}", "ms", *stock_and_patched(prefill), 31)
+    yield compare(f"decode, {what}", "ms", *stock_and_patched(decode), 31)
 
 
 def seconds_a_token(steps: Steps, ids: list[int]) -> float:

@@ -23,7 +23,7 @@ def run(size: str) -> Iterator[dict[str, Any]]:
 
 def reverse_lookup(
     vocabulary: int, hidden: int, tokens: int, rounds: int = 3
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Token ids from bfloat16 embeddings: the first lookup on a table, later ones, and memory."""
     import mlx.core as mx
     from mlx_lm.models.gemma4_text import Gemma4TextModel, ModelArgs
@@ -62,13 +62,11 @@ def reverse_lookup(
         ("memory of the first lookup, over the model", "MB", True, 1),
         ("memory of a lookup, over the model", "MB", False, 1),
     )
-    return [
-        compare(what, unit, *stock_and_patched(partial(look_up, unit, is_first)), count)
-        for what, unit, is_first, count in figures
-    ]
+    for what, unit, is_first, count in figures:
+        yield compare(what, unit, *stock_and_patched(partial(look_up, unit, is_first)), count)
 
 
-def generation(size: str) -> list[dict[str, Any]]:
+def generation(size: str) -> Iterator[dict[str, Any]]:
     """Prefill and greedy decode of a random E2B model, in ms a token."""
     import mlx.core as mx
     from mlx_lm.generate import generate_step
@@ -151,7 +149,7 @@ def kv_cache(tokens: int = 4096) -> dict[str, Any]:
     )
 
 
-def tool_calls(rounds: int = 5) -> list[dict[str, Any]]:
+def tool_calls(rounds: int = 5) -> Iterator[dict[str, Any]]:
     """Parsing a tool call of 20 kB, and with the patches one of 1 MB and one of 2 MB."""
     from mlx_lm.tool_parsers import gemma4
 
@@ -165,7 +163,5 @@ def tool_calls(rounds: int = 5) -> list[dict[str, Any]]:
 
     small = stock_and_patched(partial(seconds, 20_000))
     large = partial(seconds, 1_000_000), partial(seconds, 2_000_000)
-    return [
-        compare("tool call of 20 kB", "ms", *small, rounds),
-        compare("tool call of 1 MB, and of 2 MB", "ms", *large, rounds),
-    ]
+    yield compare("tool call of 20 kB", "ms", *small, rounds)
+    yield compare("tool call of 1 MB, and of 2 MB", "ms", *large, rounds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..children import output
@@ -28,7 +29,7 @@ print(time.perf_counter() - start)
 """
 
 
-def start_up(rounds: int = 100) -> list[dict[str, Any]]:
+def start_up(rounds: int = 100) -> Iterator[dict[str, Any]]:
     """Start of an interpreter that imports no host, in ms: activation left out and done."""
 
     def seconds(skip: str, switch: str) -> float:
@@ -42,10 +43,8 @@ def start_up(rounds: int = 100) -> list[dict[str, Any]]:
     def without() -> float:
         return seconds("mlx_gemma4_patches_activate", "1")
 
-    return [
-        compare("start-up, no host imported", "ms", without, lambda: seconds("", "1"), rounds),
-        compare("start-up, switched off", "ms", without, lambda: seconds("", "0"), rounds),
-    ]
+    yield compare("start-up, no host imported", "ms", without, lambda: seconds("", "1"), rounds)
+    yield compare("start-up, switched off", "ms", without, lambda: seconds("", "0"), rounds)
 
 
 def import_host(rounds: int = 7) -> dict[str, Any]:

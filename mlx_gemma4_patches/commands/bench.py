@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         with ERR.status("measuring start-up") as progress:
             for row in bench.run(options.size):
                 rows.append(row)
-                progress.update(f"measured {row['what']}")
+                progress.update(f"{len(rows)} figures, the last: {row['what']}")
     except (ImportError, RuntimeError, Ended) as error:
         show_error(error)
         return 1

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from ..doctor.examination import UNHEALTHY, examine
-from .screen import ERR, OUT, print_json
+from .screen import ERR, OUT, print_json, state_words
 
 _STYLES = {
     **{"proved": "green", "opt_in": "cyan"},
@@ -58,6 +58,11 @@ def run(options: argparse.Namespace) -> int:
     return 0 if found["healthy"] else 1
 
 
+def verdict_words(verdict: str) -> str:
+    """A verdict as the screen shows it."""
+    return _WORDS.get(verdict, verdict.replace("_", " "))
+
+
 def _print(found: dict[str, Any]) -> None:
     environment = found["environment"]
     OUT.print(
@@ -94,10 +99,10 @@ def _activation(activation: dict[str, Any]) -> None:
 
 def _patch(patch: dict[str, Any]) -> None:
     verdict = patch["verdict"]
-    words = _WORDS.get(verdict, verdict.replace("_", " "))
+    words = verdict_words(verdict)
     style = "bold red" if verdict in UNHEALTHY else _STYLES.get(verdict, "")
     OUT.print(Text.assemble((f"{words:<15}", style), (patch["id"], "bold")), soft_wrap=True)
-    state = patch["state"].replace("_", " ")
+    state = state_words(patch["state"])
     lines = {"": patch["reason"] if state == words else f"{state}: {patch['reason']}"}
     if verdict in ("proved", *UNHEALTHY):
         lines |= {"without: ": _seen(patch["stock"]), "with: ": _seen(patch["patched"])}
@@ -120,7 +125,7 @@ def _conclusion(found: dict[str, Any]) -> None:
             OUT.print(
                 Text.assemble(
                     (f"{patch['id']}: ", "bold red"),
-                    f"{UNHEALTHY[patch['verdict']]}; {patch['state'].replace('_', ' ')}, "
+                    f"{UNHEALTHY[patch['verdict']]}; {state_words(patch['state'])}, "
                     f"{patch['reason']}",
                 )
             )

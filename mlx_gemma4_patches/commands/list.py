@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .screen import ERR, OUT, columns, print_json, show_error
+from .screen import ERR, OUT, columns, print_json, show_error, state_words
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         table = columns("patch", "state", "reason", "what users see without it")
         table.columns[0].no_wrap = True
         for row in rows:
-            table.add_row(row["id"], row["state"].replace("_", " "), row["reason"], row["title"])
+            table.add_row(row["id"], state_words(row["state"]), row["reason"], row["title"])
         OUT.print(table)
     for problem in found["problems"]:
         show_error(problem)

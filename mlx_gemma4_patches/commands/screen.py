@@ -12,6 +12,21 @@ from rich.text import Text
 OUT = Console()
 ERR = Console(stderr=True)
 
+# states in the words of README.md, where they are not their own
+_STATES = {
+    "unverified": "applied, unverified",
+    "pending": "waiting",
+    "not_needed": "not needed",
+    "fingerprint_mismatch": "other code",
+    "disabled": "off",
+    "overwritten": "replaced",
+}
+
+
+def state_words(state: str) -> str:
+    """A ``State``'s value as screens show it."""
+    return _STATES.get(state, state)
+
 
 def show_error(message: object) -> None:
     """One line on stderr."""

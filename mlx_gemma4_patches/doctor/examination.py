@@ -19,6 +19,9 @@ from . import probes
 
 PTH = "mlx_gemma4_patches_activate.pth"
 
+# distributions that are known to change hosts when they are imported, and what to import
+PATCHERS = {"fusion-mlx": "fusion_mlx", "mlx-optiq": "optiq", "vmlx": "vmlx_engine"}
+
 # verdicts that leave the user with a fault or the doctor without an answer
 UNHEALTHY = {
     "fault_left": "the fault is there and no patch is on it",
@@ -68,7 +71,11 @@ def examine(with_probes: bool, told: probes.Told, programs: Sequence[str] = ()) 
         "imported": list(programs),
         "patches": patches,
         "conflicts": _conflicts(patches, status),
-        "advice": [*known.advise(versions), *map(_whose, owners.items())],
+        "advice": [
+            *known.advise(versions),
+            *map(_whose, owners.items()),
+            *_patchers(programs),
+        ],
         "problems": problems,
         "healthy": not problems and not any(p["verdict"] in UNHEALTHY for p in patches),
     }
@@ -92,6 +99,16 @@ def _import_problems(runs: dict[str, Any]) -> list[str]:
         if run["ended"]:
             found.append(f"{words} the patches: {run['ended']}")
     return found
+
+
+def _patchers(programs: Sequence[str]) -> list[str]:
+    """Installed programs that change the hosts too and were not imported."""
+    installed = registry.installed_versions(PATCHERS)
+    return [
+        f"{name} {installed[name]} changes the hosts too; with it: doctor --import {module}"
+        for name, module in PATCHERS.items()
+        if name in installed and module not in programs
+    ]
 
 
 def _judge(

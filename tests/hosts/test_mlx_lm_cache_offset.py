@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from tests.hosts.batches import Batch, CacheContract
-from tests.hosts.contract import patched, record, stock
+from tests.hosts.contract import patched, skip_unless_needed, stock
 from tests.hosts.parity import TOLERANCE
 
 
@@ -44,8 +44,7 @@ class TestCacheOffset(CacheContract):
             assert layer.offset.tolist() == [3, 4]
 
     def test_caches_made_before_the_patch_and_after_it_go_on(self) -> None:
-        if not record(self.id).state.is_on:
-            return
+        skip_unless_needed(self.id)
         keys = mx.zeros((2, 1, 1, 4))
         with stock(self.id):
             made_before = self.both([1, 0])

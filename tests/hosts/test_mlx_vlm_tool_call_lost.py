@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tool_calls
-from mlx_gemma4_patches.patches.mlx_vlm import tool_parser
+from mlx_gemma4_patches.hosts.mlx_vlm.tool_calls import host_parser
 from tests.hosts.chat import QUOTE, call
 from tests.hosts.contract import PatchContract, patched, stock
 
@@ -93,7 +93,7 @@ def has_streams() -> bool:
 
 def skip_without_parser() -> None:
     """mlx-vlm 0.4.3 takes that of mlx-lm, which has one from 0.31.2 on."""
-    if tool_parser.host_parser() is None and find_spec("mlx_lm.tool_parsers.gemma4") is None:
+    if host_parser() is None and find_spec("mlx_lm.tool_parsers.gemma4") is None:
         pytest.skip("neither host parses Gemma 4's tool calls")
 
 

@@ -48,6 +48,7 @@ NEEDS = [
     "pytz",
     "httpx",
     "tabulate",
+    "scipy",
 ]
 # these would bring hosts of their own along
 NEEDS_ALONE = ["mlx-embeddings", "mlx-audio"]

@@ -8,14 +8,15 @@ import yaml
 
 HEADER = """\
 # Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
-# (code) and evidence by `nox -s matrix -- --write`; keys: mlx_gemma4_patches/matrix.py.
+# (code) and evidence by `nox -s matrix -- --write`; keys: README.md.
 """
 
 
 def read(file: Path) -> dict:
     """The documents of ``file`` as one."""
     data: dict = {"patches": {}}
-    for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for document in yaml.load_all(file.read_text(encoding="utf-8"), Loader=loader):
         data["patches"] |= document.pop("patches", {})
         data |= document
     del data["end"]

@@ -109,6 +109,19 @@ def test_a_program_is_imported_before_the_hosts(fake_host, tmp_path):
     assert found["problems"] == ["strange (--import) cannot be imported: RuntimeError: no luck"]
 
 
+def test_a_known_patcher_is_named_until_it_is_imported(fake_host, tmp_path):
+    (tmp_path / "optiq.py").write_text("")
+    info = tmp_path / "mlx_optiq-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mlx-optiq\nVersion: 1.0\n")
+    (tmp_path / "no.py").write_text("raise ImportError('no')\n")  # a problem, as examine expects
+    found = examine(tmp_path, "doctor", "--import", "no")
+    (advice,) = (text for text in found["advice"] if "optiq" in text)
+    assert "mlx-optiq 1.0" in advice and "doctor --import optiq" in advice
+    found = examine(tmp_path, "doctor", "--import", "no", "--import", "optiq")
+    assert not any("optiq" in text for text in found["advice"])
+
+
 def examine(folder, *arguments):
     """What the command prints with ``folder``'s mlx_lm as the only host; it finds a problem."""
     done = subprocess.run(
@@ -187,6 +200,18 @@ def test_explain_needs_no_host(tmp_path):
     told = json.loads(done.stdout)
     assert "What the user sees" in told["story"]
     assert told["targets"]
+
+
+def test_explain_tells_of_a_patch_that_cannot_be_loaded_in_one_line(fake_host, tmp_path):
+    (tmp_path / "their_patches.py").write_text('"""Theirs."""\nraise ImportError("no\\nmlx")\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_gemma4_patches", "explain", "mlx_lm.fine"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "error: mlx_lm.fine could not be loaded: ImportError: no mlx"
+    assert done.stderr.splitlines() == [said]
 
 
 def test_without_a_host_list_says_what_to_install():

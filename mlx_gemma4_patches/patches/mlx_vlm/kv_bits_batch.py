@@ -53,15 +53,15 @@ def apply(surgery: Surgery) -> None:
 
 
 def _attention(original):
-    def __call__(self, x, mask=None, cache=None, *args, **shared):
+    def __call__(self, x, mask=None, cache=None, *args, **kwargs):
         if _is_of_a_batch(mask) and self.n_heads > self.n_kv_heads:
             from mlx_vlm.models.cache import BatchQuantizedKVCache
 
-            keys, _ = shared.get("shared_kv") or (None, None)
+            keys, _ = (args[0] if args else kwargs.get("shared_kv")) or (None, None)
             # turboquant has an attention of its own, and its keys are named
             if isinstance(cache, BatchQuantizedKVCache) or type(keys) in (tuple, list):
                 mask = mask[:, :, None]
-        return original(self, x, mask, cache, *args, **shared)
+        return original(self, x, mask, cache, *args, **kwargs)
 
     return __call__
 

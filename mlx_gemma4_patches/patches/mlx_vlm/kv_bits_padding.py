@@ -38,11 +38,14 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     def make(original):
-        def make_mask(self, length, return_array=False, window_size=None):
+        def make_mask(self, *args, **kwargs):
             from mlx_lm.models.base import create_causal_mask
 
             return create_causal_mask(
-                length, self._idx, window_size=window_size, left_padding=self.left_padding
+                args[0] if args else kwargs["N"],
+                self._idx,
+                window_size=kwargs.get("window_size"),
+                left_padding=self.left_padding,
             )
 
         return make_mask

@@ -61,12 +61,11 @@ def _without_unused(original):
 
 
 def _without_unused_weights(original):
-    def load_weights(self, weights, *args, **kwargs):
-        if isinstance(weights, list):
-            weights = list(
-                shared_kv.without(dict(weights), _first_shared(self.config.text_config)).items()
-            )
-        return original(self, weights, *args, **kwargs)
+    def load_weights(self, file_or_weights, *args, **kwargs):
+        if isinstance(file_or_weights, list):
+            first = _first_shared(self.config.text_config)
+            file_or_weights = list(shared_kv.without(dict(file_or_weights), first).items())
+        return original(self, file_or_weights, *args, **kwargs)
 
     return load_weights
 

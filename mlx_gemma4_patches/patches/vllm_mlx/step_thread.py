@@ -42,7 +42,7 @@ def probe() -> Finding:
     )
     asyncio.run(MLLMScheduler._process_loop(scheduler))
     faulty = threads != [threading.current_thread()]
-    where = "another thread than that" if faulty else "the thread"
+    where = "another thread than the one" if faulty else "the thread"
     return Finding(faulty, f"a prompt is processed in {where} that loaded the model")
 
 
