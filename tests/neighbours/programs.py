@@ -70,16 +70,7 @@ PROGRAMS = [
             *("tiktoken", "zeroconf"),
         ),
     ),
-    Program(
-        "mlx-openai-server",
-        "1.8.1",
-        {"mlx-lm": "0.31.3", "mlx-vlm": "0.4.4"},
-        ("app.cli:cli", "launch", "--model-path", MODEL, "--model-type", "lm", *_ADDRESS),
-        extras=(
-            *("aiofiles", "json_repair", "loguru", "openai-harmony", "click"),
-            "outlines<1.2,>=1.1.1",
-        ),
-    ),
+    Program("mlx-openai-server", "1.8.1", reason="it imports outlines, which needs torch"),
     Program("llm-mlx", "0.4", reason="a plugin of llm: it registers models of the hub's cache"),
     Program("mlx-omni-server", "0.5.3", reason="its start needs mflux, which needs Metal"),
     Program("mlx-knife", "2.0.8", reason="it serves models of the hub's cache alone"),
