@@ -183,7 +183,7 @@ def _states(process: subprocess.Popen, file: Path) -> str:
     deadline = time.monotonic() + 30
     while not file.is_file():
         if time.monotonic() > deadline or process.poll() is not None:
-            return "no states: the model runs in a process of its own"
+            return "no states: the server did not take SIGUSR1"
         time.sleep(0.1)
     status = json.loads(file.read_text())
     patches = status.get("patches", [])
