@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             row = matrix.parse_row(options.id, registry.load(entry_point).row)
         except Exception as error:
-            show_error(f"{options.id} could not be loaded: {type(error).__name__}: {error}")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            show_error(f"{options.id} could not be loaded: {reason}")
             return 1
     evidence = known.evidence.get(options.id, matrix.Evidence({}, {}))
     described = {
@@ -59,9 +60,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _story(module: str) -> str:
     """The docstring of a patch's module, read without the import, which may need its host."""
-    loader = importlib.util.find_spec(module).loader
-    source = getattr(loader, "get_source", lambda name: None)(module)
-    return ast.get_docstring(ast.parse(source or "")) or ""
+    try:
+        spec = importlib.util.find_spec(module)
+        return ast.get_docstring(ast.parse(spec.loader.get_source(module))) or ""
+    except Exception as error:  # no such module, no source: the rest can be told all the same
+        return f"(the docstring of {module} cannot be read: {type(error).__name__})"
 
 
 def _print(described: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ class SuppressTokens:
     """
 
     def __init__(self, ids: Sequence[int], vocabulary: int):
-        self._suppressed = (mx.arange(vocabulary)[:, None] == mx.array(ids)).any(-1)
+        self._suppressed = mx.zeros(vocabulary, mx.bool_)
+        self._suppressed[mx.array(ids)] = True
         mx.eval(self._suppressed)  # a lazy array of one thread cannot be evaluated in another
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:

@@ -20,6 +20,11 @@ KNOWN = {
     "test_partial_marker_at_end_flushed": (
         "it pins that <|channel> at the end of a stream is shown as reasoning"
     ),
+    "tests/test_memory_cache_mlx.py::TestTrimCacheOffset::"
+    "test_plain_kv_cache_rotating_layers_unchanged_behavior": (
+        "it pins the zeros in place of what a sliding window has dropped; vllm_mlx.prefix_cache "
+        "does not rewind such a window"
+    ),
     **{
         f"tests/test_batch_reshuffle_metadata.py::{test}": _BY_IDENTITY
         for test in (
