@@ -13,6 +13,7 @@ from typing import Any
 from ...gemma4.prefix_cuts import WORTH_WAITING
 from .prefixes import Prompt
 
+
 def progress(generator: Any) -> dict[int, int]:
     """How many tokens of each prompt that is not read to its end are in its caches, by uid."""
     batch = generator._prompt_batch
