@@ -32,6 +32,7 @@ def run(
     told: Told,
     programs: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
+    loads: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Probe ``ids`` stock and patched, side by side, with every host of ``hosts`` imported.
 
@@ -39,10 +40,11 @@ def run(
         told: called with ``("stock" | "patched", what)`` before each step, from two threads.
         programs: modules to import before the hosts.
         time_limit: seconds that one step may take.
+        loads: hosts, each with a model folder that it is to load without its weights.
 
     Returns:
-        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs" and
-        "hosts": {module: error or None}, "status": what the process says of itself, "ended": how
+        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs", "hosts" and
+        "loads": {module: error or None}, "status": what the process says of itself, "ended": how
         it ended where it should not have, or None}``. A result has ``faulty`` and ``measured``, or
         ``not_applicable``, or ``error``.
     """
@@ -50,7 +52,7 @@ def run(
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         try:
             jobs = {
-                mode: pool.submit(_run, mode, hosts, ids, told, programs, time_limit, stop)
+                mode: pool.submit(_run, mode, hosts, ids, told, programs, time_limit, loads, stop)
                 for mode in ("stock", "patched")
             }
             return {mode: job.result() for mode, job in jobs.items()}
@@ -65,14 +67,18 @@ def _run(
     told: Told,
     programs: Sequence[str],
     time_limit: float,
+    loads: Sequence[tuple[str, str]],
     stop: threading.Event,
 ) -> dict[str, Any]:
     """One mode's findings, from as many children as it takes."""
     environ = {**os.environ, PREFIX: "0" if mode == "stock" else "1"}
-    found: dict[str, Any] = {"probes": {}, "programs": {}, "hosts": {}, "status": {}, "ended": None}
+    found: dict[str, Any] = {"status": {}, "ended": None}
+    found |= {kind: {} for kind in ("probes", "programs", "hosts", "loads")}
     while True:
         todo = [name for name in ids if name not in found["probes"]]
-        command = [sys.executable, "-m", __spec__.name, json.dumps([programs, hosts, todo])]
+        unloaded = [load for load in loads if load[0] not in found["loads"]]
+        task = json.dumps([programs, hosts, todo, unloaded])
+        command = [sys.executable, "-m", __spec__.name, task]
         step, name = "starting", ""
         try:
             for kind, *message in messages(command, environ, stop, time_limit):
@@ -88,20 +94,28 @@ def _run(
             if found["status"]:  # it has told everything
                 return found
             ended = f"{how}, while {step} {name}".rstrip()
-            if step != "probing":
+            if step == "probing":
+                found["probes"][name] = {"error": ended}
+            elif step == "loading with":
+                found["loads"][name] = ended
+            else:
                 found["ended"] = ended
                 return found
-            found["probes"][name] = {"error": ended}
 
 
 def main(task: str) -> None:
     """The child: import the programs and the hosts, run the probes, tell what was seen."""
-    programs, hosts, ids = json.loads(task)
+    programs, hosts, ids, loads = json.loads(task)
     mlx_gemma4_patches.activate()  # for environments that run no .pth files
     for kind, modules in (("programs", programs), ("hosts", hosts)):
         for name in modules:
             tell("begin", "importing", name)
             tell(kind, name, _import(name))
+    for host, path in loads:
+        from .checkpoint import load  # after the programs and the hosts, as it needs mlx
+
+        tell("begin", "loading with", host)
+        tell("loads", host, load(host, path))
     patches = {entry_point.name: entry_point for entry_point in registry.registered()}
     for name in ids:
         tell("begin", "probing", name)
