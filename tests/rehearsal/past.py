@@ -77,9 +77,9 @@ def _outcome(known: matrix.Matrix, past: matrix.Matrix, name: str, row: matrix.R
     decision = plan.from_versions(situation)
     if decision.state is State.PENDING:
         decision = plan.from_code(situation, lambda t: there.get(t, plan.Unseen.MISSING))
-    measured = _measured(known, row.id, name)
-    is_faulty = row.is_faulty(versions) if measured in (None, "not_applicable") else None
-    if not (measured == "fixed" or is_faulty):
+    found = measured(known, row.id, name)
+    is_faulty = row.is_faulty(versions) if found in (None, "not_applicable") else None
+    if not (found == "fixed" or is_faulty):
         wrong = decision.state is State.APPLIED
         return Outcome(name, row.id, "wrong", decision.reason) if wrong else None
     if decision.state is State.APPLIED:
@@ -88,7 +88,7 @@ def _outcome(known: matrix.Matrix, past: matrix.Matrix, name: str, row: matrix.R
     if decision.state is State.NOT_NEEDED or not past.rows[row.id].code:
         return Outcome(name, row.id, "new", decision.reason)
     # the release matrix measures what `prove` does: the fault shows, and with the patch it is gone
-    fate = "proof" if measured == "fixed" and there else "lost"
+    fate = "proof" if found == "fixed" and there else "lost"
     return Outcome(name, row.id, fate, f"{decision.mismatch or ''} {decision.reason}".strip())
 
 
@@ -97,6 +97,7 @@ def _code(row: matrix.Row, release: str) -> Mapping[str, str]:
     return variant.targets if variant else {}
 
 
-def _measured(known: matrix.Matrix, patch_id: str, name: str) -> str | None:
+def measured(known: matrix.Matrix, patch_id: str, name: str) -> str | None:
+    """The outcome that the release matrix has for a patch on a combination."""
     evidence = known.evidence.get(patch_id, matrix.Evidence({}, {}))
     return next((o for o in matrix.OUTCOMES if name in evidence.outcomes.get(o, ())), None)
