@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 
 COMMANDS = ("doctor", "prove", "list", "explain", "bench", "audit")  # modules of commands/
@@ -12,11 +13,18 @@ INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 healthy, 1 a fault is left, 2 usage."""
+    if arguments is None:  # a process of our own; what it has started must end with it
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -117,6 +117,13 @@ class Engine:
             if host in self.hosts:
                 return
             self.hosts[host] = SeenHost(host, None, None)
+        try:
+            self._plan_all(host, folder)
+        except BaseException:
+            del self.hosts[host]  # the next import tries again
+            raise
+
+    def _plan_all(self, host: str, folder: str | None) -> None:
         found = registry.look_up_host(host, folder)
         self.hosts[host] = SeenHost(host, found.version, found.owner)
         self._looked_up.add(distribution_of(host))
@@ -150,13 +157,17 @@ class Engine:
 
         Not only those reported: finders in front of ours may have hidden others from us.
         """
-        there = {name: sys.modules[name] for name in self._watched & sys.modules.keys()}
-        there = {name: m for name, m in there.items() if not _is_running(m)} | reported
+        there = {n: m for n, m in self._in_sys_modules().items() if not _is_running(m)} | reported
         new = {n for n, m in there.items() if n in reported or self._served.get(n) is not m}
         self._served |= there
         for record in list(self.records.values()):
             if record.modules & new:
                 record.settle()
+
+    def _in_sys_modules(self) -> dict[str, Any]:
+        """The watched modules that are there; other threads may import meanwhile."""
+        found = {name: sys.modules.get(name) for name in tuple(self._watched)}
+        return {name: module for name, module in found.items() if module is not None}
 
     # what doctor and the tests call
 
@@ -357,18 +368,19 @@ class Engine:
 
     def _say_what_is_off(self) -> None:
         """Warn once, in one line, as soon as no import of a watched module is under way."""
-        off = [r for r in self.records.values() if r.state is State.FINGERPRINT_MISMATCH]
+        records = list(self.records.values())
+        off = [r for r in records if r.state is State.FINGERPRINT_MISMATCH]
         off = [record for record in off if not self.hosts[record.host].owner]
         if self._said_what_is_off or not off:
             return
-        if any(_is_running(sys.modules[name]) for name in self._watched & sys.modules.keys()):
+        if any(map(_is_running, self._in_sys_modules().values())):
             return
         self._said_what_is_off = True
         counts = []
         for host in dict.fromkeys(record.host for record in off):
             wanted = [
                 record
-                for record in self.records.values()
+                for record in records
                 if record.host == host and record.state not in (State.NOT_NEEDED, State.DISABLED)
             ]
             count = sum(record.host == host for record in off)

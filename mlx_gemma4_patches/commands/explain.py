@@ -6,16 +6,20 @@ import argparse
 import ast
 import difflib
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
-from rich.text import Text
-
 from .. import matrix, registry
-from .screen import OUT, print_json, show_error
+from .screen import OUT, paragraph, print_json, record, show_error
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("explain", help="what one patch is for, with its evidence")
+    parser = commands.add_parser(
+        "explain",
+        help="what one patch is for, with its evidence",
+        description="What users see without the patch, why, who mended it where, and on which "
+        "releases it was measured. No host is needed.",
+    )
     parser.add_argument("id", help="a patch id, such as mlx_lm.cache_offset")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -24,7 +28,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     entry_points = {entry_point.name: entry_point for entry_point in registry.registered()}
     if options.id not in entry_points:
-        close = difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
+        named = [name for name in entry_points if name.partition(".")[2] == options.id]
+        close = named or difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         show_error(f"no patch is called {options.id!r}; {hint}`list` shows all")
         return 2
@@ -35,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             row = matrix.parse_row(options.id, registry.load(entry_point).row)
         except Exception as error:
-            show_error(f"{options.id} could not be loaded: {type(error).__name__}: {error}")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            show_error(f"{options.id} could not be loaded: {reason}")
             return 1
     evidence = known.evidence.get(options.id, matrix.Evidence({}, {}))
     described = {
@@ -52,32 +58,57 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.json:
         print_json(described)
-    else:
+    elif OUT.is_terminal:
         _print(described)
+    else:
+        record(described["id"], described["title"])
+        for part in _paragraphs(described["story"]):
+            record("story", part)
+        for fields in _facts(described):
+            record(*fields)
     return 0
 
 
 def _story(module: str) -> str:
     """The docstring of a patch's module, read without the import, which may need its host."""
-    loader = importlib.util.find_spec(module).loader
-    source = getattr(loader, "get_source", lambda name: None)(module)
-    return ast.get_docstring(ast.parse(source or "")) or ""
+    try:
+        spec = importlib.util.find_spec(module)
+        return ast.get_docstring(ast.parse(spec.loader.get_source(module))) or ""
+    except Exception as error:  # no such module, no source: the rest can be told all the same
+        return f"(the docstring of {module} cannot be read: {type(error).__name__})"
 
 
 def _print(described: dict[str, Any]) -> None:
-    OUT.print(Text(f"{described['id']}: {described['title']}", "bold"))
-    OUT.print(Text(f"\n{described['story']}\n"))
+    paragraph("", label=f"{described['id']}: {described['title']}")
+    for part in _paragraphs(described["story"]):
+        OUT.print()
+        paragraph(part)
+    OUT.print()
+    for label, text in _facts(described):
+        paragraph(text, label=f"{label}: ")
+
+
+def _facts(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     faulty = " or ".join(
-        ", ".join(f"{name} {specifier}" for name, specifier in part.items())
+        ", ".join(f"{name} {specifier}".rstrip() for name, specifier in part.items())
         for part in described["faulty"]
     )
-    OUT.print(Text(f"releases with the fault: {faulty}"))
-    OUT.print(Text(f"fixed upstream in: {described['fixed_in'] or 'no release yet'}"))
+    yield "releases with the fault", faulty
+    yield "fixed upstream in", described["fixed_in"] or "no release yet"
     for link in described["upstream"]:
-        OUT.print(Text(f"upstream: {link}"))
+        yield "upstream", link
     for target in described["targets"]:
-        OUT.print(Text(f"target: {target}"))
-    for mode, text in described["measured"].items():
-        OUT.print(Text(f"measured {mode}: {text}"))
+        yield "target", target
+    yield from described["measured"].items()
     for outcome, names in described["evidence"].items():
-        OUT.print(Text(f"{outcome.replace('_', ' ')} on: {', '.join(names)}"))
+        yield f"{outcome.replace('_', ' ')} on", ", ".join(names)
+
+
+def _paragraphs(story: str) -> Iterator[str]:
+    """The parts of a docstring, each in one line; lines of lists and code stay apart."""
+    for block in story.split("\n\n"):
+        lines = block.splitlines()
+        if any(line.startswith((" ", "- ", "* ")) for line in lines):
+            yield from lines
+        elif lines:
+            yield " ".join(lines)

@@ -34,6 +34,7 @@ def run(
     time_limit: float = TIME_LIMIT,
     trial: proofs.Proofs | None = None,
     modes: Sequence[str] = ("stock", "patched"),
+    loads: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Run ``ids`` in each of ``modes``, side by side, with every host of ``hosts`` imported.
 
@@ -43,10 +44,11 @@ def run(
         programs: modules to import before the hosts.
         time_limit: seconds that one step may take.
         trial: what the patched process takes for proved on this machine, instead of the file.
+        loads: hosts, each with a model folder that it is to load without its weights.
 
     Returns:
-        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs" and
-        "hosts": {module: error or None}, "status": what the process says of itself, "unknown":
+        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs", "hosts" and
+        "loads": {module: error or None}, "status": what the process says of itself, "unknown":
         {id: {target: fingerprint, or None}} of patches that are off since no release has the code,
         "ended": how it ended where it should not have, or None}``. A result has ``faulty`` and
         ``measured``, or ``said`` if it is of a check, or ``not_applicable``, or ``error``.
@@ -56,7 +58,8 @@ def run(
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         try:
             jobs = {
-                mode: pool.submit(_run, mode, task, ids, told, time_limit, stop) for mode in modes
+                mode: pool.submit(_run, mode, task, ids, told, time_limit, loads, stop)
+                for mode in modes
             }
             return {mode: job.result() for mode, job in jobs.items()}
         finally:
@@ -69,15 +72,17 @@ def _run(
     ids: Sequence[str],
     told: Told,
     time_limit: float,
+    loads: Sequence[tuple[str, str]],
     stop: threading.Event,
 ) -> dict[str, Any]:
     """One mode's findings, from as many children as it takes."""
     environ = {**os.environ, PREFIX: "0" if mode == "stock" else "1"}
-    found: dict[str, Any] = {"ended": None}
-    found |= {kind: {} for kind in ("probes", "programs", "hosts", "status", "unknown")}
+    found: dict[str, Any] = {"status": {}, "ended": None}
+    found |= {kind: {} for kind in ("probes", "programs", "hosts", "loads", "unknown")}
     while True:
         todo = [name for name in ids if name not in found["probes"]]
-        command = [sys.executable, "-m", __spec__.name, json.dumps([*task, todo])]
+        unloaded = [load for load in loads if load[0] not in found["loads"]]
+        command = [sys.executable, "-m", __spec__.name, json.dumps([*task, todo, unloaded])]
         step, name = "starting", ""
         try:
             for kind, *message in messages(command, environ, stop, time_limit):
@@ -93,15 +98,18 @@ def _run(
             if found["status"]:  # it has told everything
                 return found
             ended = f"{how}, while {step} {name}".rstrip()
-            if step != "probing":
+            if step == "probing":
+                found["probes"][name] = {"error": ended}
+            elif step == "loading with":
+                found["loads"][name] = ended
+            else:
                 found["ended"] = ended
                 return found
-            found["probes"][name] = {"error": ended}
 
 
 def main(task: str) -> None:
     """The child: import the programs and the hosts, run the probes, tell what was seen."""
-    programs, hosts, trial, ids = json.loads(task)
+    programs, hosts, trial, ids, loads = json.loads(task)
     if trial:
         proofs.use(proofs.parse(trial))
     mlx_gemma4_patches.activate()  # for environments that run no .pth files
@@ -109,6 +117,11 @@ def main(task: str) -> None:
         for name in modules:
             tell("begin", "importing", name)
             tell(kind, name, _import(name))
+    for host, path in loads:
+        from .checkpoint import load  # after the programs and the hosts, as it needs mlx
+
+        tell("begin", "loading with", host)
+        tell("loads", host, load(host, path))
     patches = {entry_point.name: entry_point for entry_point in registry.registered()}
     for name in ids:
         tell("begin", "probing", name)

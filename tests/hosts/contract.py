@@ -21,6 +21,20 @@ def load(patch_id: str) -> Patch:
     return next(registry.load(e) for e in registry.registered() if e.name == patch_id)
 
 
+def require_all_parts(patch_id: str) -> None:
+    """Fail with the command that helps where an entry point, a row or fingerprints are missing."""
+    assert patch_id in {e.name for e in registry.registered()}, (
+        f"{patch_id} is not registered: python -m tests.new {patch_id} lays its entry point, "
+        "python -m pip install --no-deps --no-build-isolation -e . registers it"
+    )
+    row = matrix.load().rows.get(patch_id)
+    assert row, f"{patch_id} has no row: python -m tests.new {patch_id} lays one"
+    assert row.code, (
+        f"{patch_id} has no fingerprints: "
+        f'python -m tests.matrix --write --tests none "{row.distribution}" takes them'
+    )
+
+
 def record(patch_id: str) -> Record:
     """The engine's record, with the modules it waits for imported."""
     for module in engine.ENGINE.records[patch_id].modules:
@@ -93,6 +107,7 @@ class PatchContract:
     @pytest.fixture(autouse=True)
     def _host_is_installed(self) -> None:
         pytest.importorskip(self.id.partition(".")[0])
+        require_all_parts(self.id)
 
     def test_the_fault_is_there_without_the_patch_and_gone_with_it(self) -> None:
         probe = load(self.id).probe

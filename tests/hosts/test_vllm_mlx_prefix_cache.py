@@ -136,3 +136,16 @@ def test_every_answer_is_that_of_a_fresh_run(
     if window == _LONG and hits[0] is not None:  # the engine has a prefix cache
         assert hits[1] > hits[0]
         assert hits[-1] > hits[-2]
+
+
+def test_nothing_is_stored_for_no_cache():
+    from vllm_mlx.memory_cache import MemoryAwarePrefixCache
+
+    def stored():
+        cache = MemoryAwarePrefixCache(SimpleNamespace())
+        return [cache.store([1, 2, 3], nothing) for nothing in (None, [])], len(cache)
+
+    with patched(ID):
+        ours = stored()
+    with stock(ID):
+        assert ours == stored()

@@ -55,7 +55,7 @@ def before(known: matrix.Matrix, distribution: str, release: str) -> matrix.Matr
 
 
 def rehearse(known: matrix.Matrix) -> Iterator[Outcome]:
-    """Every patch on every release but the first, in each combination that was measured."""
+    """Every patch on every release but the first, in each combination that it was measured on."""
     for name, combination in known.combinations.items():
         distribution = subject(combination)
         past = before(known, distribution, combination[distribution])
@@ -78,9 +78,9 @@ def _outcome(known: matrix.Matrix, past: matrix.Matrix, name: str, row: matrix.R
     if decision.state is State.PENDING:
         decision = plan.from_code(situation, lambda t: there.get(t, plan.Unseen.MISSING))
     found = measured(known, row.id, name)
-    is_faulty = row.is_faulty(versions) if found in (None, "not_applicable") else None
-    if not (found == "fixed" or is_faulty):
-        wrong = decision.state is State.APPLIED
+    if found != "fixed":
+        is_fine = found == "fine" or (found and not row.is_faulty(versions))
+        wrong = is_fine and decision.state is State.APPLIED
         return Outcome(name, row.id, "wrong", decision.reason) if wrong else None
     if decision.state is State.APPLIED:
         loose = any(place_of(target) != target for target in decision.targets)
@@ -88,7 +88,7 @@ def _outcome(known: matrix.Matrix, past: matrix.Matrix, name: str, row: matrix.R
     if decision.state is State.NOT_NEEDED or not past.rows[row.id].code:
         return Outcome(name, row.id, "new", decision.reason)
     # the release matrix measures what `prove` does: the fault shows, and with the patch it is gone
-    fate = "proof" if found == "fixed" and there else "lost"
+    fate = "proof" if there else "lost"
     return Outcome(name, row.id, fate, f"{decision.mismatch or ''} {decision.reason}".strip())
 
 

@@ -202,6 +202,18 @@ def test_explain_needs_no_host(tmp_path):
     assert told["targets"]
 
 
+def test_explain_tells_of_a_patch_that_cannot_be_loaded_in_one_line(fake_host, tmp_path):
+    (tmp_path / "their_patches.py").write_text('"""Theirs."""\nraise ImportError("no\\nmlx")\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_gemma4_patches", "explain", "mlx_lm.fine"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "error: mlx_lm.fine could not be loaded: ImportError: no mlx"
+    assert done.stderr.splitlines() == [said]
+
+
 def test_without_a_host_list_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_HOSTS, "list"], capture_output=True, text=True

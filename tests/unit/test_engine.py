@@ -528,6 +528,16 @@ class TestHooks:
         line = "mlx-gemma4-patches: mlx_lm runs without patches: ValueError: two lines"
         assert [record.getMessage() for record in caplog.records] == [line]
 
+    def test_the_next_import_tries_again(self, broken, run, monkeypatch):
+        made = engine.Engine(Settings(), watched=set())
+        made.before_import(self.SPEC)
+        assert made.hosts == {}
+        monkeypatch.setattr(
+            registry, "look_up_host", lambda host, folder: registry.Host(None, None)
+        )
+        made.before_import(self.SPEC)
+        assert set(made.hosts) == {"mlx_lm"}
+
     def test_strict_makes_it_an_import_error(self, broken):
         with pytest.raises(ImportError, match="mlx_lm runs without patches"):
             engine.Engine(Settings(strict=True), watched=set()).before_import(self.SPEC)
