@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from packaging.version import Version
 
 from mlx_gemma4_patches.gemma4 import tiny_audio
 from mlx_gemma4_patches.hosts.mlx_vlm import tiny
@@ -72,6 +74,8 @@ def test_several_clips_are_answered_as_by_transformers(hearing, conversation: st
 
 
 def test_requests_with_clips_are_answered_together_as_alone(hearing) -> None:
+    if Version(version("mlx-vlm")) < Version("0.7.3"):
+        pytest.skip("this mlx-vlm does not answer requests with sounds together")
     generate = importlib.import_module("mlx_vlm.generate")
     texts = ["write down", "what is it", "again and again"]
     files = [str(hearing.folder / f"{name}.wav") for name in ("short", "long", "odd")]

@@ -185,7 +185,8 @@ def test_a_newer_release_with_unknown_code_is_left_alone_and_one_line_says_so(ru
     assert "1.2.0 is not in the matrix" in started.records[ID].reason
     assert [record.getMessage() for record in caplog.records] == [
         "mlx-gemma4-patches: 1 of 1 patches are off on mlx-lm 1.2.0, whose code they do not know; "
-        "users may see: doubles wrongly; see python -m mlx_gemma4_patches doctor"
+        "users may see: doubles wrongly; see python -m mlx_gemma4_patches doctor, and "
+        "python -m mlx_gemma4_patches prove tries them on this machine"
     ]
 
 

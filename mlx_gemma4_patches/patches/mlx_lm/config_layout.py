@@ -22,6 +22,7 @@ from __future__ import annotations
 import mlx.nn as nn
 
 from ...gemma4 import layout, tiny
+from ...gemma4.config import text_config
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -64,9 +65,9 @@ def apply(surgery: Surgery) -> None:
 
 def _with_vocabulary(original):
     def from_dict(cls, params):
-        text = params.get("text_config") or {}
-        if "vocab_size" in text:
-            params["vocab_size"] = text["vocab_size"]
+        size = text_config(params).get("vocab_size")
+        if isinstance(size, int):
+            params["vocab_size"] = size
         return original(cls, params)
 
     return from_dict

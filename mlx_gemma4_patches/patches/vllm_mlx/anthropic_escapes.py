@@ -80,7 +80,7 @@ def _with_repair(original: Callable) -> Callable:
                 raise
             try:
                 self._json = json.loads(_BACKSLASH.sub(_doubled, await self.body()))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise error from None
             return self._json
 

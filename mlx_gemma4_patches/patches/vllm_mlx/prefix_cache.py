@@ -105,8 +105,8 @@ def _fetch(original):
 
 
 def _has_window(cache) -> bool:
-    """Whether these are key-value caches and a sliding window is among them."""
-    return any(hasattr(layer, "max_size") for layer in cache) and all(
+    """Whether these are key-value caches and a sliding window is among them; false of None."""
+    return any(isinstance(getattr(layer, "max_size", None), int) for layer in cache or ()) and all(
         getattr(layer, "keys", None) is not None for layer in cache
     )
 

@@ -44,18 +44,19 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    def make(original):
-        def _process_batch_responses(self, responses):
-            outputs, finished_ids = original(self, responses)
-            if is_gemma4(self.model):
-                for output in outputs:
-                    if output.finish_reason == "stop":
-                        _leave_out_the_last(output, self)
-            return outputs, finished_ids
+    surgery.wrap(_PROCESS, leaving_out_the_last)
 
-        return _process_batch_responses
 
-    surgery.wrap(_PROCESS, make)
+def leaving_out_the_last(original):
+    def _process_batch_responses(self, responses):
+        outputs, finished_ids = original(self, responses)
+        if is_gemma4(getattr(self, "model", None)):
+            for output in outputs:
+                if output.finish_reason == "stop" and output.output_token_ids:
+                    _leave_out_the_last(output, self)
+        return outputs, finished_ids
+
+    return _process_batch_responses
 
 
 def _leave_out_the_last(output, scheduler) -> None:
