@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,13 +19,13 @@ from typing import Any
 
 from packaging.version import Version
 
-from . import HOSTS, _finder, matrix, plan, registry
+from . import HOSTS, _finder, matrix, plan, proofs, registry
 from .fingerprint import NoSource, fingerprint, what_stands_at
 from .patch import State, distribution_of
 from .record import OneAtATime, Record
 from .settings import PREFIX, Settings, in_one_line, log
 from .surgery import Surgery
-from .targets import module_of
+from .targets import module_of, place_of
 
 DOCTOR = "python -m mlx_gemma4_patches doctor"
 SKIPPED = (Exception, SystemExit)  # what a patch may raise without ending the host
@@ -55,6 +56,7 @@ class Engine:
         self._watched = _finder.names if watched is None else watched
         self._versions: dict[str, Version | None] = {}
         self._looked_up: set[str] = set()  # distributions, installed or not
+        self._proofs = proofs.NOTHING
         self._served: dict[str, Any] = {}  # watched modules by name, as they were when served
         self._applied: list[Record] = []  # in order: later wrappers lie on earlier ones
         self._said_what_is_off = False
@@ -139,6 +141,8 @@ class Engine:
                 "no patch of this package is registered, its entry_points.txt is missing or "
                 "empty; install mlx-gemma4-patches anew"
             )
+        if known.release(distribution_of(host), found.version) is None:
+            self._proofs = self._what_was_proved(host)
         seen = [self._plan(point, known) for point in points]
         for record in seen:
             self.records[record.id] = record
@@ -225,6 +229,33 @@ class Engine:
 
     # planning
 
+    def _what_was_proved(self, host: str) -> proofs.Proofs:
+        found = proofs.read(self._problem)
+        if not self.settings.prove:
+            return found
+        names = registry.DISTRIBUTIONS
+        versions = {name: str(v) for name, v in registry.installed_versions(names).items()}
+        if found.versions == versions:
+            return found
+        release = f"{distribution_of(host)} {self.hosts[host].version or 'of unknown version'}"
+        log.warning(
+            "mlx-gemma4-patches: %s is not in the matrix; proving its patches on this machine, "
+            "once, which may take minutes",
+            release,
+        )
+        import subprocess
+
+        done = subprocess.run(
+            [sys.executable, "-m", __package__, "prove"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, f"{PREFIX}_PROVE": "0"},
+        )
+        if done.returncode > 1:
+            self._problem(f"prove failed: {' '.join(done.stderr.split()[-30:])}")
+        return proofs.read(self._problem)
+
     def _plan(self, entry_point: registry.metadata.EntryPoint, known: matrix.Matrix) -> Record:
         record = Record(entry_point.name, entry_point)
         record.settle = OneAtATime(functools.partial(self._settle, record))
@@ -243,10 +274,10 @@ class Engine:
                 return record
             self._look_up_versions(row.distributions)
             owner = self.hosts[record.host].owner
-            situation = plan.Situation(row, known, dict(self._versions), owner)
-            variants = plan.variants_to_look_for(situation)
+            proof = self._proofs.proved.get(record.id) if registry.is_ours(entry_point) else None
+            situation = plan.Situation(row, known, dict(self._versions), owner, proof)
             record.situation = situation
-            record.modules = frozenset().union(*(variant.modules for variant in variants))
+            record.modules = plan.modules_to_look_in(situation)
             self._record(record, plan.from_versions(situation))
         except SKIPPED as error:
             self._fail(record, "could not be loaded", error)
@@ -278,7 +309,7 @@ class Engine:
             record.state = State.PENDING
         if record.state is not State.PENDING or record.situation is None:
             return
-        decision = plan.from_code(record.situation, self._look)
+        decision = plan.from_code(record.situation, self.look)
         if decision.state.is_on:
             self._apply(record, decision)
         else:
@@ -291,7 +322,8 @@ class Engine:
         if decision.state is State.FINGERPRINT_MISMATCH:
             log.info("mlx-gemma4-patches: %s is left off: %s", record.id, record.reason)
 
-    def _look(self, target: str) -> str | plan.Unseen:
+    def look(self, target: str) -> str | plan.Unseen:
+        """The fingerprint of a target, or why there is none."""
         name = module_of(target)
         if name not in sys.modules:
             return plan.Unseen.NOT_IMPORTED if _find(name) else plan.Unseen.MISSING
@@ -311,7 +343,7 @@ class Engine:
         except SKIPPED as error:
             self._fail(record, "could not be loaded", error)
             return
-        surgery = Surgery(record.id, decision.targets)
+        surgery = Surgery(record.id, tuple(map(place_of, decision.targets)))
         try:
             patch.apply(surgery)
         except BaseException as error:
@@ -355,10 +387,12 @@ class Engine:
             release = f"{distribution_of(host)} {self.hosts[host].version or 'of unknown version'}"
             counts.append(f"{count} of {len(wanted)} patches are off on {release}")
         log.warning(
-            "mlx-gemma4-patches: %s, whose code they do not know; users may see: %s; see %s",
+            "mlx-gemma4-patches: %s, whose code they do not know; users may see: %s; see %s, and "
+            "%s tries them on this machine",
             " and ".join(counts),
             off[0].title,
             DOCTOR,
+            proofs.COMMAND,
         )
 
     def _warn_once(self, text: str) -> None:

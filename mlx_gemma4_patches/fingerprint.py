@@ -2,7 +2,7 @@
 
 The hash is taken over the dedented source text of the code object. ``ast.dump`` differs between
 Python releases, and ``inspect.getsource(function)`` follows ``__wrapped__`` to code that does not
-run.
+run. Of a target with brackets it is taken over the parameters it names, which needs no source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
-from .targets import current, functions, home_of, locate, module_of, under_our_wrappers
+from .targets import (
+    current,
+    functions,
+    home_of,
+    locate,
+    module_of,
+    place_of,
+    under_our_wrappers,
+)
 
 
 class NoSource(Exception):
@@ -23,7 +31,7 @@ class NoSource(Exception):
 
 
 def fingerprint(target: str, may_import: bool = True) -> str:
-    """16 hexadecimal digits of the sha256 of the source at ``module:path``.
+    """16 hexadecimal digits of the sha256 of the source at ``module:path``, or of its signature.
 
     Raises:
         ImportError, AttributeError: the target does not exist, its class comes from another package
@@ -34,8 +42,13 @@ def fingerprint(target: str, may_import: bool = True) -> str:
     home = getattr(owner, "__module__", None) or owner.__name__
     if _package(home) != _package(target):
         raise AttributeError(f"{target} is the code of {home}")
-    parts = [under_our_wrappers(part) for part in functions(current(target, may_import))]
-    text = "\n".join(_source(part, target) for part in parts)
+    value = current(target, may_import)
+    parts = [under_our_wrappers(part) for part in functions(value)]
+    if place_of(target) == target:
+        text = "\n".join(_source(part, target) for part in parts)
+    else:
+        kind = "" if isinstance(value, FunctionType) else f"{type(value).__name__} "
+        text = kind + "\n".join(_signature(part, target) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -44,9 +57,10 @@ def what_stands_at(target: str) -> str:
     try:
         value = current(target, may_import=False)
     except (ImportError, AttributeError):
-        return f"{target} (missing)"
+        return f"{place_of(target)} (missing)"
     homes = {home_of(under_our_wrappers(part)) for part in functions(value)}
     others = sorted(home for home in homes if _package(home) != _package(target))
+    target = place_of(target)
     return f"{target} (replaced or wrapped by {', '.join(others)})" if others else target
 
 
@@ -64,6 +78,29 @@ def _source(value: Any, target: str) -> str:
         return textwrap.dedent(text)
     except (OSError, TypeError) as error:
         raise NoSource(f"there is no source text for {target}") from error
+
+
+def _signature(function: Any, target: str) -> str:
+    """Such as ``async def name(first, *, named)``: what there is of what ``target`` asks for."""
+    if not isinstance(function, FunctionType) or _package(home_of(function)) != _package(target):
+        raise AttributeError(f"{target} is no function of its host")
+    first, _, named = target.partition("(")[2].rstrip(")").partition("*")
+    code = function.__code__
+    plain = code.co_varnames[: code.co_argcount]
+    by_name = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    takes_any = bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    parts = [*plain[: len(_names(first))], "*"]
+    parts += [name for name in _names(named) if takes_any or name in by_name]
+    kinds = {
+        "async ": inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR,
+        "generator ": inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR,
+    }
+    kind = "".join(word for word, flags in kinds.items() if code.co_flags & flags)
+    return f"{kind}def {code.co_name}({', '.join(parts)})"
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def source(function: FunctionType) -> str:

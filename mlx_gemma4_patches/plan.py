@@ -1,7 +1,8 @@
 """What to do with a patch on this installation. Pure: versions and fingerprints in, decisions out.
 
 A measured release is looked up in the matrix, and its code must be what that release ships. Of any
-other release the code decides: if it is the code of a measured release, so is the decision.
+other release the code decides: if it is the code of a measured release, so is the decision, and if
+a patch was proved on this very code on this machine, the patch is applied.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from packaging.version import Version
 
 from .matrix import Matrix, Row, Variant, Versions
 from .patch import State
+from .proofs import Proof
+from .targets import module_of, place_of
 
 
 class Unseen(Enum):
@@ -41,13 +44,15 @@ class Situation(NamedTuple):
 
     ``versions`` has the versions of all distributions that the row names: None where a distribution
     is installed and does not say which release it is. ``owner`` is the distribution, with its
-    version, that the host's package belongs to, if that is not the host's own.
+    version, that the host's package belongs to, if that is not the host's own. ``proof`` is what
+    was proved of the patch on this machine.
     """
 
     row: Row
     matrix: Matrix
     versions: Versions
     owner: str | None = None
+    proof: Proof | None = None
 
     @property
     def version(self) -> Version | None:
@@ -79,13 +84,21 @@ def variants_to_look_for(situation: Situation) -> tuple[Variant, ...]:
     return () if variant is None else (variant,)
 
 
+def modules_to_look_in(situation: Situation) -> frozenset[str]:
+    """The modules that the decision depends on; none if the versions suffice."""
+    variants = variants_to_look_for(situation)
+    if not variants:
+        return frozenset()
+    proof = _proof_that_counts(situation)
+    proved = {module_of(t) for t, value in proof.targets.items() if value} if proof else set()
+    return frozenset(proved).union(*(variant.modules for variant in variants))
+
+
 def from_versions(situation: Situation) -> Decision:
     """The decision as far as the versions carry."""
     row, release = situation.row, situation.release
-    variants = variants_to_look_for(situation)
-    if variants:
-        modules = sorted(frozenset().union(*(variant.modules for variant in variants)))
-        return Decision(State.PENDING, f"waits for the import of {', '.join(modules)}")
+    if modules := modules_to_look_in(situation):
+        return Decision(State.PENDING, f"waits for the import of {', '.join(sorted(modules))}")
     if release is None:
         return _as_the_nearest_release(situation)
     if situation.is_faulty(release):
@@ -108,6 +121,14 @@ def from_code(situation: Situation, look: Look) -> Decision:
             return Decision(State.FINGERPRINT_MISMATCH, reason)
         if found:
             return _of_a_measured_code(situation, variant)
+    if proof := _proof_that_counts(situation):
+        seen = {target: look(target) for target in proof.targets}
+        if Unseen.NOT_IMPORTED in seen.values():
+            return from_versions(situation)
+        if all(seen[target] == (v or Unseen.MISSING) for target, v in proof.targets.items()):
+            there = tuple(target for target, value in proof.targets.items() if value)
+            reason = f"proved here on {proof.date}, on {proof.release}"
+            return Decision(State.APPLIED, reason, targets=there)
     return _of_an_unknown_code(situation, look)
 
 
@@ -131,7 +152,9 @@ def _of_a_measured_code(situation: Situation, variant: Variant) -> Decision:
     if situation.version is None:  # it may be any of them
         faulty = [release for release in variant.releases if situation.is_faulty(release)]
         release = faulty[-1] if faulty else release
-    where = f"the code is that of {situation.row.distribution} {release}"
+    is_whole = all(place_of(target) == target for target in variant.targets)
+    what = "the code is that" if is_whole else "what the patch depends on is as that"
+    where = f"{what} of {situation.row.distribution} {release}"
     if situation.is_faulty(release):
         reason = f"{where}, which has this fault"
         return Decision(State.APPLIED, reason, targets=tuple(variant.targets))
@@ -144,9 +167,16 @@ def _of_an_unknown_code(situation: Situation, look: Look) -> Decision:
     if situation.version is not None and not situation.is_faulty(nearest):
         return _as_the_nearest_release(situation)
     expected = row.variant_of(nearest) or row.code[-1]
-    mismatch = next(t for t, value in expected.targets.items() if look(t) != value)
+    mismatch = next((t for t, value in expected.targets.items() if look(t) != value), None)
     reason = f"is no code that this patch was written for; {situation.name} is not in the matrix"
+    if mismatch is None:  # there is more than there was
+        reason = f"the code {reason}"
     return Decision(State.FINGERPRINT_MISMATCH, reason, mismatch)
+
+
+def _proof_that_counts(situation: Situation) -> Proof | None:
+    proof = situation.proof
+    return proof if proof and proof.is_beside(situation.versions) else None
 
 
 def _as_the_nearest_release(situation: Situation) -> Decision:

@@ -6,6 +6,8 @@
 ``MLX_GEMMA4_PATCHES_THIRD_PARTY=0`` patches of other packages are left out
 ``MLX_GEMMA4_PATCHES_DISABLE``       ids to leave out, separated by commas
 ``MLX_GEMMA4_PATCHES_ENABLE``        ids of opt-in patches to apply, separated by commas
+``MLX_GEMMA4_PATCHES_PROVE=1``       at the first import of a host that is not in the matrix, run
+                                     ``prove`` once
 ``MLX_GEMMA4_PATCHES_LOG``           a logging level, such as ``debug``
 ==================================== ===================================================
 
@@ -30,6 +32,7 @@ class Settings:
     on: bool = True
     strict: bool = False
     third_party: bool = True
+    prove: bool = False
     disable: frozenset[str] = frozenset()
     enable: frozenset[str] = frozenset()
     level: str | None = None
@@ -59,6 +62,7 @@ class Settings:
             on=switch(PREFIX, True),
             strict=switch(f"{PREFIX}_STRICT", False),
             third_party=switch(f"{PREFIX}_THIRD_PARTY", True),
+            prove=switch(f"{PREFIX}_PROVE", False),
             disable=_ids(environ.get(f"{PREFIX}_DISABLE", "")),
             enable=_ids(environ.get(f"{PREFIX}_ENABLE", "")),
             level=level,

@@ -1,5 +1,8 @@
 """Targets: what ``module:function``, ``module:Class`` and ``module:Class.attribute`` stand for.
 
+With brackets behind it, a patch depends on how a function is called, and its body may be any:
+``module:function(first, second, *, named)`` begins with these parameters and takes this one by its
+name. The place is the same.
 Values are read from the owner's own ``__dict__``: ``getattr`` would bind methods and hide whether
 an attribute is inherited.
 """
@@ -22,6 +25,11 @@ def module_of(target: str) -> str:
     return target.partition(":")[0]
 
 
+def place_of(target: str) -> str:
+    """The target without brackets: where it is."""
+    return target.partition("(")[0]
+
+
 def locate(target: str, may_import: bool = True) -> tuple[Any, str]:
     """Owner and attribute name of ``module:path``.
 
@@ -29,7 +37,7 @@ def locate(target: str, may_import: bool = True) -> tuple[Any, str]:
         ImportError: the module cannot be imported, or has not been and may not be.
         AttributeError: the owner does not exist.
     """
-    module, _, path = target.partition(":")
+    module, _, path = place_of(target).partition(":")
     *parents, name = path.split(".")
     # `import a.b as x` may bind a function named b
     owner = importlib.import_module(module) if may_import else sys.modules.get(module)

@@ -6,16 +6,20 @@ import argparse
 import ast
 import difflib
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
-from rich.text import Text
-
 from .. import matrix, registry
-from .screen import OUT, print_json, show_error
+from .screen import OUT, paragraph, print_json, record, show_error
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("explain", help="what one patch is for, with its evidence")
+    parser = commands.add_parser(
+        "explain",
+        help="what one patch is for, with its evidence",
+        description="What users see without the patch, why, who mended it where, and on which "
+        "releases it was measured. No host is needed.",
+    )
     parser.add_argument("id", help="a patch id, such as mlx_lm.cache_offset")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -24,7 +28,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     entry_points = {entry_point.name: entry_point for entry_point in registry.registered()}
     if options.id not in entry_points:
-        close = difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
+        named = [name for name in entry_points if name.partition(".")[2] == options.id]
+        close = named or difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         show_error(f"no patch is called {options.id!r}; {hint}`list` shows all")
         return 2
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         "id": row.id,
         "title": row.title,
         "kind": row.kind,
-        "story": _story(entry_point.module),
+        "story": story(entry_point.module),
         "faulty": [{name: str(s) for name, s in part.items()} for part in row.faulty],
         "fixed_in": row.fixed_in,
         "upstream": list(row.upstream),
@@ -53,12 +58,18 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.json:
         print_json(described)
-    else:
+    elif OUT.is_terminal:
         _print(described)
+    else:
+        record(described["id"], described["title"])
+        for part in _paragraphs(described["story"]):
+            record("story", part)
+        for fields in _facts(described):
+            record(*fields)
     return 0
 
 
-def _story(module: str) -> str:
+def story(module: str) -> str:
     """The docstring of a patch's module, read without the import, which may need its host."""
     try:
         spec = importlib.util.find_spec(module)
@@ -68,19 +79,36 @@ def _story(module: str) -> str:
 
 
 def _print(described: dict[str, Any]) -> None:
-    OUT.print(Text(f"{described['id']}: {described['title']}", "bold"))
-    OUT.print(Text(f"\n{described['story']}\n"))
+    paragraph("", label=f"{described['id']}: {described['title']}")
+    for part in _paragraphs(described["story"]):
+        OUT.print()
+        paragraph(part)
+    OUT.print()
+    for label, text in _facts(described):
+        paragraph(text, label=f"{label}: ")
+
+
+def _facts(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     faulty = " or ".join(
-        ", ".join(f"{name} {specifier}" for name, specifier in part.items())
+        ", ".join(f"{name} {specifier}".rstrip() for name, specifier in part.items())
         for part in described["faulty"]
     )
-    OUT.print(Text(f"releases with the fault: {faulty}"))
-    OUT.print(Text(f"fixed upstream in: {described['fixed_in'] or 'no release yet'}"))
+    yield "releases with the fault", faulty
+    yield "fixed upstream in", described["fixed_in"] or "no release yet"
     for link in described["upstream"]:
-        OUT.print(Text(f"upstream: {link}"))
+        yield "upstream", link
     for target in described["targets"]:
-        OUT.print(Text(f"target: {target}"))
-    for mode, text in described["measured"].items():
-        OUT.print(Text(f"measured {mode}: {text}"))
+        yield "target", target
+    yield from described["measured"].items()
     for outcome, names in described["evidence"].items():
-        OUT.print(Text(f"{outcome.replace('_', ' ')} on: {', '.join(names)}"))
+        yield f"{outcome.replace('_', ' ')} on", ", ".join(names)
+
+
+def _paragraphs(story: str) -> Iterator[str]:
+    """The parts of a docstring, each in one line; lines of lists and code stay apart."""
+    for block in story.replace("``", "`").split("\n\n"):
+        lines = block.splitlines()
+        if any(line.startswith((" ", "- ", "* ")) for line in lines):
+            yield from lines
+        elif lines:
+            yield " ".join(lines)

@@ -12,11 +12,12 @@ from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import matrix, registry
+from .. import matrix, proofs, registry
 from ..patch import State, distribution_of
 from ..settings import Settings
 from . import probes
 
+CONTEXT = 32768  # tokens
 PTH = "mlx_gemma4_patches_activate.pth"
 
 # distributions that are known to change hosts when they are imported, and what to import
@@ -31,17 +32,26 @@ UNHEALTHY = {
 }
 
 
-def examine(with_probes: bool, told: probes.Told, programs: Sequence[str] = ()) -> dict[str, Any]:
-    """Examine this installation.
+def examine(
+    with_probes: bool,
+    told: probes.Told,
+    programs: Sequence[str] = (),
+    model: Path | None = None,
+    context: int = CONTEXT,
+) -> dict[str, Any]:
+    """Examine this installation, and a checkpoint if one is given.
 
     Args:
         with_probes: run every probe live; otherwise the hosts are imported and nothing is proved.
         told: see ``probes.run``.
         programs: modules to import first, such as a server that embeds a host.
+        model: the folder of a checkpoint.
+        context: tokens of the conversation whose KV cache is counted.
 
     Returns:
         Keys: environment, activation, imported (the programs), patches (each with state, reason
-        and verdict), conflicts, advice, problems, healthy.
+        and verdict), conflicts, advice, problems, unimportable (hosts), model (what
+        ``checkpoint.examine`` returns, or None), healthy.
 
     Raises:
         matrix.MatrixError: the matrix cannot be read.
@@ -50,7 +60,16 @@ def examine(with_probes: bool, told: probes.Told, programs: Sequence[str] = ()) 
     versions = registry.installed_versions({*registry.DISTRIBUTIONS, *known.distributions})
     hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
-    runs = probes.run(hosts, ids if with_probes else [], told, programs)
+    checkpoint, loads = None, []
+    if model is not None:
+        from . import checkpoint as checkpoints  # which needs mlx
+
+        told("patched", "reading the checkpoint")
+        checkpoint = checkpoints.examine(model, context)
+        loads = [(host, str(model)) for host in checkpoints.loaders(hosts) if checkpoint["sound"]]
+    runs = probes.run(hosts, ids if with_probes else [], told, programs, loads=loads)
+    if checkpoint is not None:
+        checkpoints.judge_loading(checkpoint, {mode: run["loads"] for mode, run in runs.items()})
     status = runs["patched"]["status"]
     owners = status.get("owners", {})
     patches = [
@@ -73,11 +92,16 @@ def examine(with_probes: bool, told: probes.Told, programs: Sequence[str] = ()) 
         "conflicts": _conflicts(patches, status),
         "advice": [
             *known.advise(versions),
+            *_to_prove(patches),
             *map(_whose, owners.items()),
             *_patchers(programs),
         ],
         "problems": problems,
-        "healthy": not problems and not any(p["verdict"] in UNHEALTHY for p in patches),
+        "unimportable": [host for host, error in runs["patched"]["hosts"].items() if error],
+        "model": checkpoint,
+        "healthy": not problems
+        and not any(p["verdict"] in UNHEALTHY for p in patches)
+        and not any(f["level"] == "problem" for f in (checkpoint or {}).get("findings", ())),
     }
 
 
@@ -99,6 +123,17 @@ def _import_problems(runs: dict[str, Any]) -> list[str]:
         if run["ended"]:
             found.append(f"{words} the patches: {run['ended']}")
     return found
+
+
+def _to_prove(patches: list[dict[str, Any]]) -> list[str]:
+    off = State.FINGERPRINT_MISMATCH.value
+    count = sum(p["state"] == off and p["verdict"] != "not_needed" for p in patches)
+    if not count:
+        return []
+    return [
+        f"{count} of the patches are off since the code is none that they were written for: "
+        f"`{proofs.COMMAND}` tries them on this machine and keeps those that hold"
+    ]
 
 
 def _patchers(programs: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs the probes in two subprocesses, one without and one with patches.
+"""Runs probes, and the checks of ``harm``, in subprocesses: without, with patches, or both.
 
 The child (``python -m mlx_gemma4_patches.doctor.probes``) tells what it is about to do and what
 came of it, so that a probe which takes its process down costs only itself: the rest runs in a new
@@ -18,9 +18,9 @@ from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import registry
+from .. import plan, proofs, registry
 from ..children import TIME_LIMIT, Ended, messages, tell
-from ..patch import NotApplicable
+from ..patch import NotApplicable, State
 from ..settings import PREFIX
 
 Told = Callable[[str, str], None]
@@ -32,26 +32,34 @@ def run(
     told: Told,
     programs: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
+    trial: proofs.Proofs | None = None,
+    modes: Sequence[str] = ("stock", "patched"),
+    loads: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """Probe ``ids`` stock and patched, side by side, with every host of ``hosts`` imported.
+    """Run ``ids`` in each of ``modes``, side by side, with every host of ``hosts`` imported.
 
     Args:
+        ids: of patches, whose probes are run, and names of ``harm.CHECKS``.
         told: called with ``("stock" | "patched", what)`` before each step, from two threads.
         programs: modules to import before the hosts.
         time_limit: seconds that one step may take.
+        trial: what the patched process takes for proved on this machine, instead of the file.
+        loads: hosts, each with a model folder that it is to load without its weights.
 
     Returns:
-        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs" and
-        "hosts": {module: error or None}, "status": what the process says of itself, "ended": how
-        it ended where it should not have, or None}``. A result has ``faulty`` and ``measured``, or
-        ``not_applicable``, or ``error``.
+        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs", "hosts" and
+        "loads": {module: error or None}, "status": what the process says of itself, "unknown":
+        {id: {target: fingerprint, or None}} of patches that are off since no release has the code,
+        "ended": how it ended where it should not have, or None}``. A result has ``faulty`` and
+        ``measured``, or ``said`` if it is of a check, or ``not_applicable``, or ``error``.
     """
+    task = [programs, hosts, trial and proofs.plain(trial)]
     stop = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         try:
             jobs = {
-                mode: pool.submit(_run, mode, hosts, ids, told, programs, time_limit, stop)
-                for mode in ("stock", "patched")
+                mode: pool.submit(_run, mode, task, ids, told, time_limit, loads, stop)
+                for mode in modes
             }
             return {mode: job.result() for mode, job in jobs.items()}
         finally:
@@ -60,19 +68,21 @@ def run(
 
 def _run(
     mode: str,
-    hosts: Sequence[str],
+    task: list[Any],
     ids: Sequence[str],
     told: Told,
-    programs: Sequence[str],
     time_limit: float,
+    loads: Sequence[tuple[str, str]],
     stop: threading.Event,
 ) -> dict[str, Any]:
     """One mode's findings, from as many children as it takes."""
     environ = {**os.environ, PREFIX: "0" if mode == "stock" else "1"}
-    found: dict[str, Any] = {"probes": {}, "programs": {}, "hosts": {}, "status": {}, "ended": None}
+    found: dict[str, Any] = {"status": {}, "ended": None}
+    found |= {kind: {} for kind in ("probes", "programs", "hosts", "loads", "unknown")}
     while True:
         todo = [name for name in ids if name not in found["probes"]]
-        command = [sys.executable, "-m", __spec__.name, json.dumps([programs, hosts, todo])]
+        unloaded = [load for load in loads if load[0] not in found["loads"]]
+        command = [sys.executable, "-m", __spec__.name, json.dumps([*task, todo, unloaded])]
         step, name = "starting", ""
         try:
             for kind, *message in messages(command, environ, stop, time_limit):
@@ -88,31 +98,65 @@ def _run(
             if found["status"]:  # it has told everything
                 return found
             ended = f"{how}, while {step} {name}".rstrip()
-            if step != "probing":
+            if step == "probing":
+                found["probes"][name] = {"error": ended}
+            elif step == "loading with":
+                found["loads"][name] = ended
+            else:
                 found["ended"] = ended
                 return found
-            found["probes"][name] = {"error": ended}
 
 
 def main(task: str) -> None:
     """The child: import the programs and the hosts, run the probes, tell what was seen."""
-    programs, hosts, ids = json.loads(task)
+    programs, hosts, trial, ids, loads = json.loads(task)
+    if trial:
+        proofs.use(proofs.parse(trial))
     mlx_gemma4_patches.activate()  # for environments that run no .pth files
     for kind, modules in (("programs", programs), ("hosts", hosts)):
         for name in modules:
             tell("begin", "importing", name)
             tell(kind, name, _import(name))
+    for host, path in loads:
+        from .checkpoint import load  # after the programs and the hosts, as it needs mlx
+
+        tell("begin", "loading with", host)
+        tell("loads", host, load(host, path))
     patches = {entry_point.name: entry_point for entry_point in registry.registered()}
     for name in ids:
         tell("begin", "probing", name)
-        tell("probes", name, _probe(patches[name]))
+        tell("probes", name, _result(name, patches))
     _import_pending()
-    tell("status", mlx_gemma4_patches.status())
+    status = mlx_gemma4_patches.status()
+    for patch in status.get("patches", []):
+        if patch["state"] == State.FINGERPRINT_MISMATCH.value:
+            tell("unknown", patch["id"], _code(patches[patch["id"]]))
+    tell("status", status)
 
 
-def _probe(entry_point: registry.metadata.EntryPoint) -> dict[str, Any]:
+def _code(entry_point: registry.metadata.EntryPoint) -> dict[str, str | None]:
+    """The fingerprints of a patch's targets, None where there is no such place; empty if unclear.
+
+    Only of our own patches: what another package changes in its own, the file would not notice.
+    """
+    from .. import engine
+
+    if not registry.is_ours(entry_point):
+        return {}
+    targets = registry.load(entry_point).targets
+    seen = {target: engine.of_this_process().look(target) for target in targets}
+    if {plan.Unseen.NOT_IMPORTED, plan.Unseen.NO_SOURCE} & set(seen.values()):
+        return {}
+    return {t: None if isinstance(value, plan.Unseen) else value for t, value in seen.items()}
+
+
+def _result(name: str, patches: dict[str, registry.metadata.EntryPoint]) -> dict[str, Any]:
     try:
-        finding = registry.load(entry_point).probe()
+        if name not in patches:
+            from . import harm  # with mlx, which the command itself may lack
+
+            return {"said": harm.CHECKS[name]()}
+        finding = registry.load(patches[name]).probe()
     except NotApplicable as reason:
         return {"not_applicable": str(reason)}
     except Exception as error:

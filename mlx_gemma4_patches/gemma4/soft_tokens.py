@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 SAMPLE_RATE = 16_000  # Hz
+SHORTEST_SOUND = 161  # samples; one soft token
 LONGEST_SOUND = 30 * SAMPLE_RATE  # samples; E2B and E4B hear no more of one clip
 BUDGETS = (70, 140, 280, 560, 1120)  # soft tokens of a picture at most
 

@@ -84,9 +84,9 @@ def _run(
 
 
 def _status(server: Server, path: str, body: bytes) -> int:
-    with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), _PATIENCE)) as s:
-        s.sendall(_head(path, len(body)) + body)
-        return _answered(s)
+    with contextlib.suppress(OSError), _sent(server, _head(path, len(body)) + body) as connection:
+        return _answered(connection)
+    return _NO_ANSWER
 
 
 def _answered(connection: socket.socket) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import mlx.core as mx
 
 from tests.hosts.batches import Batch, CacheContract
@@ -55,3 +57,14 @@ class TestCacheOffset(CacheContract):
             for layer in made_before + made_after:
                 layer.update_and_fetch(keys, keys)
                 assert layer.offset.tolist() == [1, 2]
+
+    def test_who_evaluates_the_offset_evaluates_the_one_that_is_kept(self) -> None:
+        """Else what a batch once was stays in memory: vllm-mlx evaluates it after each change."""
+        keys = mx.zeros((2, 1, 1, 4))
+        with patched(self.id):
+            for layer in self.both([1, 0]):
+                layer.update_and_fetch(keys, keys)
+                mx.eval(layer.offset)
+                graph = io.StringIO()
+                mx.export_to_dot(graph, vars(layer)["offset"])
+                assert "label" not in graph.getvalue()  # no operation is left to be done

@@ -6,8 +6,9 @@ import importlib
 
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import answers, other_models
+from tests.hosts import answers
 from tests.hosts.contract import PatchContract, patched, record, skip_unless_needed, stock
 
 ID = "mlx_vlm.batch_padding"

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import batching, checkpoints, other_models
+from tests.hosts import batching, checkpoints
 from tests.hosts.contract import PatchContract, patched, stock
 
 pytest.importorskip("vllm_mlx")

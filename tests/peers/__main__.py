@@ -151,6 +151,8 @@ class _Suite:
             },
             timeout=HOURS * 3600,
         )
+        if not report.is_file():
+            raise RuntimeError("pytest ended without a report; what it said is above")
         return _passed(report)
 
 

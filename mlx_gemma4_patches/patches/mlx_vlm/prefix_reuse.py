@@ -1,8 +1,7 @@
 """A turn of a conversation processes again what the turns before it have processed.
 
 What the user sees: every turn of ``mlx_vlm.server`` takes as long as the whole conversation. With
-``APC_ENABLED=1`` most turns with tools and thoughts still do, and so do regenerated and edited
-ones.
+``APC_ENABLED=1`` most turns with tools and thoughts still do, and so do questions that are edited.
 
 Why: a sliding window cannot be rewound, so the server can go on only from a place it has kept. By
 default it keeps none; with the prefix cache on, two: the last is one token before the end of the
@@ -48,6 +47,7 @@ def probe() -> Finding:
         from mlx_vlm.apc import APCManager
     except ImportError:
         raise NotApplicable("this mlx-vlm has no prefix cache") from None
+    importlib.import_module("mlx_vlm.server")  # the patch waits for it
     made, manager = model("dense"), APCManager(num_blocks=4)
     first = [2, 105, 110, *tiny.prompt(24), 106, 105, 120, 100, 7, 101]  # an empty thought
     second = [*first[:-3], 9, 106, 105, 110, 8, 8, 106, 105, 120]  # is left out of the next prompt

@@ -160,11 +160,12 @@ def _by_our_reading_in_streams(original: Callable) -> Callable:
 
 def _by_our_reading_in_old_streams(original: Callable) -> Callable:
     def suppress_tool_call_content(full_output, in_tool_call, tc_start, delta_content):
-        if tc_start != START:
-            return original(full_output, in_tool_call, tc_start, delta_content)
-        # all that the host does with it is to give it back with the next delta
-        answer = in_tool_call if isinstance(in_tool_call, Answer) else _streamed_answer()
-        return answer, answer.content(delta_content or "", last_token.is_read()) or None
+        in_call, content = original(full_output, in_tool_call, tc_start, delta_content)
+        stream = last_token.take()
+        if tc_start == START and stream is not None:
+            stream.answer = stream.answer or _streamed_answer()
+            content = stream.answer.content(delta_content or "", stream.is_at_last) or None
+        return in_call, content
 
     return suppress_tool_call_content
 
