@@ -17,11 +17,11 @@ from mlx_gemma4_patches import matrix
 from tests.matrix import environments
 from tests.matrix.file import read, save
 
-from .past import subject
+from .past import rehearse, subject
 
 
 def main(beginning: str) -> int:
-    """Prove on the first combination that begins so; print what came of it."""
+    """Prove on the first combination that begins so, and compare with the evidence."""
     combinations = read(environments.ROOT / matrix.FILE)["combinations"]
     name = next((name for name in combinations if name.startswith(beginning)), None)
     if name is None:
@@ -31,7 +31,14 @@ def main(beginning: str) -> int:
     print(f"{name}: {len(found['proved'])} proved, {len(found['left_off'])} left off")
     for patch_id, why in found["left_off"].items():
         print(f"  {patch_id}: {why}")
-    return 0
+    fates = [o for o in rehearse(matrix.load()) if o.combination == name]
+    expected = {outcome.patch_id for outcome in fates if outcome.fate == "proof"}
+    fine = {outcome.patch_id for outcome in fates if outcome.fate != "proof"}
+    missing, wrong = expected - set(found["proved"]), fine & set(found["proved"])
+    for patch_id in sorted(missing | wrong):
+        should = "should" if patch_id in missing else "should not"
+        print(f"  {patch_id} {should} have been proved, by the evidence")
+    return 1 if missing or wrong else 0
 
 
 def prove(name: str, combination: Mapping[str, str]) -> dict[str, Any]:
@@ -45,11 +52,12 @@ def prove(name: str, combination: Mapping[str, str]) -> dict[str, Any]:
         package = Path(folder) / "package"
         package_before(combination, package)
         environ = environments.environ(combination)
-        paths = [str(package), environ["PYTHONPATH"], _site_packages(python)]
+        paths = [str(package), environ["PYTHONPATH"], *_packages(python)]
         alone = own_prefix(python, Path(folder) / "prefix")
         done = subprocess.run(
             [alone, "-m", "mlx_gemma4_patches", "prove", "--json"],
-            env={**environ, "PYTHONPATH": os.pathsep.join(paths)},
+            cwd=folder,  # -m looks here first
+            env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
             text=True,
         )
@@ -94,7 +102,10 @@ def own_prefix(python: str | Path, folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
-def _site_packages(python: str | Path) -> str:
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def _packages(python: str | Path) -> list[str]:
+    """Where an interpreter finds packages, but for those it comes with."""
+    code = (
+        "import sys; print(*(p for p in sys.path if not p.startswith(sys.base_prefix)), sep='\\n')"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    return done.stdout.split("\n")
