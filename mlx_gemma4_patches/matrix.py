@@ -10,6 +10,7 @@ The keys of a row are explained in README.md under "Write a patch".
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +81,12 @@ class Evidence(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """A combination that works but is better left behind."""
+    """What users of a combination should know, since no patch can mend it."""
 
     when: Mapping[str, SpecifierSet]
-    text: str
+    text: str  # the symptom, and what to do
+    link: str | None  # the source
+    system: str | None  # as platform.system() says it; None for all
 
 
 class Matrix(NamedTuple):
@@ -95,8 +98,13 @@ class Matrix(NamedTuple):
     evidence: Mapping[str, Evidence]  # by patch id
 
     def advise(self, versions: Versions) -> list[str]:
-        """What users of this combination should know."""
-        return [advice.text for advice in self.advice if _all_hold(advice.when, versions, False)]
+        """What users of this combination on this system should know."""
+        return [
+            f"{advice.text} ({advice.link})" if advice.link else advice.text
+            for advice in self.advice
+            if advice.system in (None, platform.system())
+            and _all_hold(advice.when, versions, False)
+        ]
 
     @property
     def distributions(self) -> frozenset[str]:
@@ -275,7 +283,14 @@ def _evidence(data: Any, where: str) -> Evidence:
 
 def _advice(data: Any, where: str) -> Advice:
     part = _mapping(data, where)
-    return Advice(_specifiers(part.get("when"), f"{where}.when"), _string(part.get("text"), where))
+    if unknown := set(part) - set(Advice._fields):
+        raise MatrixError(f"{where}: unknown keys {', '.join(sorted(unknown))}")
+    link, system = (
+        None if part.get(key) is None else _string(part[key], f"{where}.{key}")
+        for key in ("link", "system")
+    )
+    text = _string(part.get("text"), where)
+    return Advice(_specifiers(part.get("when"), f"{where}.when"), text, link, system)
 
 
 def _specifiers(data: Any, where: str) -> dict[str, SpecifierSet]:

@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
 Fill in file, test and row (its keys: README.md, "Write a patch"), then
   python -m pip install --no-deps --no-build-isolation -e .   registers the entry point
   python -m tests.matrix --write --tests none "{distribution_of(host)}"   measures all releases
-  python -m tests.matrix.table   puts the row into the README
+  python -m tests.matrix.table   writes PATCHES.md
   python -m pytest tests/hosts/test_{options.id.replace(".", "_")}.py tests/unit/test_readme.py"""
     )
     return 0

@@ -119,12 +119,13 @@ def verdict_of(found: dict[str, Any]) -> str:
         counts[patch["verdict"]] = counts.get(patch["verdict"], 0) + 1
     not_needed = counts["not_needed"] + counts["not_applicable"]
     on = sum(State(patch["state"]).is_on for patch in found["patches"])
-    done = f"{counts['proved']} patches proved, {not_needed} not needed"
+    done = f"{_count(counts['proved'], 'patch', 'patches')} proved, {not_needed} not needed"
     if counts["not_probed"] and not counts["proved"]:
-        done = f"{on} patches on, {len(found['patches']) - on} off; nothing was probed"
+        off = len(found["patches"]) - on
+        done = f"{_count(on, 'patch', 'patches')} on, {off} off; nothing was probed"
     if found["healthy"]:
         return f"no problem seen: {done}" if counts["not_probed"] else f"healthy: {done}"
-    left = [len(found["problems"]), sum(p["verdict"] in UNHEALTHY for p in found["patches"])]
+    left = [len(found["problems"]), sum(p["verdict"] in UNHEALTHY for p in _in_order(found))]
     of_model = [f for f in (found["model"] or {}).get("findings", ()) if f["level"] == "problem"]
     words = [
         *([_count(left[0], "problem")] if left[0] else []),
@@ -142,6 +143,9 @@ def _attention(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What the user should know first: a word, a style, a text."""
     for text in found["problems"]:
         yield "problem", "bold red", text
+    untold = len(found["patches"]) - len(_in_order(found))
+    if untold:
+        yield "hence", "bold red", f"{_count(untold, 'patch', 'patches')} could not be probed"
     for text in found["conflicts"]:
         yield "conflict", "bold yellow", text
     for text in found["advice"]:
@@ -185,14 +189,6 @@ def _print(found: dict[str, Any], verbose: bool) -> None:
     paragraph("", label=verdict_of(found), style="bold green" if found["healthy"] else "bold red")
     for word, style, text in _attention(found):
         paragraph(text, label=f"{word}: ", style=style)
-    for host in found["unimportable"]:
-        count = sum(
-            _is_told_by_its_host(patch, found)
-            for patch in found["patches"]
-            if patch["id"].startswith(f"{host}.")
-        )
-        if count:
-            paragraph(f"for that reason {_count(count, 'patch', 'patches')} could not be probed")
     if found["model"]:
         _print_model(found["model"])
     OUT.print()
@@ -201,20 +197,25 @@ def _print(found: dict[str, Any], verbose: bool) -> None:
     for program in found["imported"]:
         paragraph(program, label="imported first: ", style="dim")
     OUT.print()
-    for patch in _in_order(found):
-        _patch(patch, verbose or patch["verdict"] in UNHEALTHY)
-    if not verbose and found["patches"]:
+    shown = _in_order(found)
+    width = max((len(patch["id"]) for patch in shown), default=0)
+    for patch in shown:
+        _patch(patch, width, verbose or patch["verdict"] in UNHEALTHY)
+    if shown and not verbose:
         paragraph("-v shows what each probe saw; `explain ID` tells what a patch is for")
 
 
-def _patch(patch: dict[str, Any], in_full: bool) -> None:
+def _patch(patch: dict[str, Any], width: int, in_full: bool) -> None:
     words = verdict_words(patch["verdict"])
     style = _STYLES.get(patch["verdict"], "")
-    title = patch["title"] if patch["verdict"] not in UNHEALTHY else UNHEALTHY[patch["verdict"]]
     if patch["verdict"] == "not_probed":
         words = state_words(patch["state"])
-    one_line((f"{words:<14} ", style), (f"{patch['id']:<34} ", "bold"), (title, "dim"))
+    one_line(
+        (f"{words:<14} ", style), (f"{patch['id']:<{width}}  ", "bold"), (patch["title"], "dim")
+    )
     if in_full:
+        if patch["verdict"] in UNHEALTHY:
+            paragraph(UNHEALTHY[patch["verdict"]], _INDENT)
         paragraph(f"{state_words(patch['state'])}: {patch['reason']}", _INDENT)
         for mode in ("stock", "patched"):
             if text := seen(patch[mode]):

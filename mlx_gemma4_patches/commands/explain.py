@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         "id": row.id,
         "title": row.title,
         "kind": row.kind,
-        "story": _story(entry_point.module),
+        "story": story(entry_point.module),
         "faulty": [{name: str(s) for name, s in part.items()} for part in row.faulty],
         "fixed_in": row.fixed_in,
         "upstream": list(row.upstream),
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _story(module: str) -> str:
+def story(module: str) -> str:
     """The docstring of a patch's module, read without the import, which may need its host."""
     try:
         spec = importlib.util.find_spec(module)
@@ -106,7 +106,7 @@ def _facts(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _paragraphs(story: str) -> Iterator[str]:
     """The parts of a docstring, each in one line; lines of lists and code stay apart."""
-    for block in story.split("\n\n"):
+    for block in story.replace("``", "`").split("\n\n"):
         lines = block.splitlines()
         if any(line.startswith((" ", "- ", "* ")) for line in lines):
             yield from lines

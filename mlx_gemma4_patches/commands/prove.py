@@ -69,7 +69,7 @@ def _prove(as_json: bool) -> int:
 
 def _print(found: proofs.Proofs) -> None:
     for name, proof in found.proved.items():
-        _patch("proved", "green", name, {"without: ": proof.stock, "with: ": proof.patched})
+        _patch("proved", "green", name, {"stock: ": proof.stock, "patched: ": proof.patched})
     for name, why in found.left_off.items():
         _patch("left off", "", name, {"": why})
 

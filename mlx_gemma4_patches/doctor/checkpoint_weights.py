@@ -207,7 +207,7 @@ def _sound_layout(folder: Folder) -> None:
     for name, tensor in folder.tensors.items():
         if name.endswith("subsample_conv_projection.layer0.conv.weight") and tensor.shape:
             layout = "MLX's" if tensor.shape[-1] == 1 else "PyTorch's"
-            means = "mlx-vlm 0.6.1 to 0.6.4 take them for the other kind and do not load them."
+            means = "mlx-vlm 0.6.4 takes them for the other kind and does not load them."
             means = means if layout == "MLX's" else ""
             folder.fact("weights", f"sound convolutions in {layout} layout", means)
 
@@ -348,7 +348,8 @@ def _fits(folder: Folder, memory: Mapping[str, int], device: Mapping[str, Any]) 
             f"weights and KV cache take {gigabytes(needed)}, and this device has "
             f"{gigabytes(room)} for them",
             "The machine swaps, or the process is ended.",
-            "Take a conversion with fewer bits, a shorter context, or --kv-bits 8.",
+            "Take a conversion with fewer bits, a shorter context, or --kv-bits 8. On a Mac, `sudo "
+            "sysctl iogpu.wired_limit_mb=N` gives the GPU more of the memory that is there.",
         )
 
 

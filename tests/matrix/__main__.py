@@ -63,7 +63,7 @@ def main() -> int:
 
     print(*errors, sep="\n")
     if options.write:
-        print("the README's table: python -m tests.matrix.table")
+        print("PATCHES.md: python -m tests.matrix.table")
     print(f"{len(chosen)} combinations, {len(errors)} disagreements")
     return 1 if errors else 0
 

@@ -51,6 +51,14 @@ def test_advice_is_for_its_combination_only():
     assert known.advise({"mlx-lm": None}) == []
 
 
+def test_advice_is_for_its_system_only_and_names_its_source(monkeypatch):
+    part = {"when": {"mlx": ">=0"}, "text": "a crash", "link": "https://x", "system": "Darwin"}
+    known = matrix.parse(yaml.safe_dump({**yaml.safe_load(TEXT), "advice": [part]}))
+    for system, said in (("Darwin", ["a crash (https://x)"]), ("Linux", [])):
+        monkeypatch.setattr(matrix.platform, "system", lambda system=system: system)
+        assert known.advise({"mlx": Version("1")}) == said
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -65,6 +73,8 @@ def test_advice_is_for_its_combination_only():
         ({"patches": {"a.b": {"title": "t", "faulty": [], "opt_in": "no"}}}, "neither true nor"),
         ({"patches": {"a.b": {"title": "t", "faulty": [], "kind": "hack"}}}, "neither fix nor add"),
         ({"patches": {"a.b": {"faulty": []}}}, "patches.a.b.title"),
+        ({"advice": [{"when": {}, "text": "t", "url": "u"}]}, "advice: unknown keys url"),
+        ({"advice": [{"when": {}, "text": "t", "link": 1}]}, "advice.link: expected text"),
         ({"evidence": {"a.b": {"finished": []}}}, "evidence.a.b: unknown outcomes finished"),
     ],
 )
