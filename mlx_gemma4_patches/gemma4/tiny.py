@@ -169,7 +169,7 @@ def weights(shape: str, *, shared_kv: bool = False) -> dict[str, mx.array]:
     ``shared_kv`` adds k_proj, v_proj and k_norm of the KV-shared layers. Google's checkpoints
     hold them, transformers neither reads nor saves them.
     """
-    made = {name: _tensor(name, dims) for name, dims in _dimensions(shape, shared_kv).items()}
+    made = {name: tensor(name, dims) for name, dims in _dimensions(shape, shared_kv).items()}
     made["model.language_model.embed_tokens.weight"][MEDIA_IDS.start : MEDIA_IDS.stop] *= 0.125
     return {name: mx.array(value) for name, value in made.items()}
 
@@ -207,7 +207,7 @@ def image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
     Returns float32 (3, 48 * height, 48 * width): a soft token is 3 x 3 patches of 16 pixels.
     """
-    return _unit(f"image {seed}", (3, 48 * height, 48 * width)).astype(np.float32)
+    return unit(f"image {seed}", (3, 48 * height, 48 * width)).astype(np.float32)
 
 
 def _bits(name: str, n: int) -> np.ndarray:
@@ -219,15 +219,16 @@ def _bits(name: str, n: int) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def _unit(name: str, dims: tuple[int, ...]) -> np.ndarray:
+def unit(name: str, dims: tuple[int, ...]) -> np.ndarray:
     """Float64 of shape ``dims``, uniform in [0, 1): 24 bits each, exact in float32 too."""
     return (_bits(name, int(np.prod(dims))) >> np.uint64(40)).reshape(dims) / 2.0**24
 
 
-def _tensor(name: str, dims: tuple[int, ...]) -> np.ndarray:
+def tensor(name: str, dims: tuple[int, ...]) -> np.ndarray:
+    """Float32 of shape ``dims``, as ``weights`` says."""
     if name.endswith("layer_scalar"):
         return np.full(dims, 0.9, np.float32)
-    noise = 2.0 * _unit(name, dims) - 1.0
+    noise = 2.0 * unit(name, dims) - 1.0
     value = 1.0 + 0.2 * noise if len(dims) == 1 else noise * (3.0 / dims[-1]) ** 0.5
     gain = next((gain for end, gain in _GAIN.items() if name.endswith(end)), 1.0)
     return (value * gain).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import tiny
+from ...gemma4 import tiny, tiny_audio
 
 
 def model(shape: str) -> Any:
@@ -28,6 +28,22 @@ def model(shape: str) -> Any:
     for part in (made, made.vision_tower, made.language_model):
         weights = part.sanitize(weights)
     made.load_weights(list(weights.items()))
+    return made.eval()
+
+
+def hearing_model() -> Any:
+    """The host's ``gemma4.Model`` of shape "e2b" with an audio tower, float32, no files."""
+    from mlx_vlm.models.gemma4 import AudioConfig
+    from mlx_vlm.models.gemma4.audio import AudioEncoder
+    from mlx_vlm.models.gemma4.gemma4 import MultimodalEmbedder
+
+    made = model("e2b")
+    made.config.audio_config = AudioConfig.from_dict(tiny_audio.CONFIG)
+    made.audio_tower = AudioEncoder(made.config.audio_config)
+    hidden = made.config.text_config.hidden_size
+    made.embed_audio = MultimodalEmbedder(tiny_audio.CONFIG["output_proj_dims"], hidden)
+    weights = made.sanitize(tiny_audio.weights(hidden))
+    made.load_weights(list(weights.items()), strict=False)
     return made.eval()
 
 

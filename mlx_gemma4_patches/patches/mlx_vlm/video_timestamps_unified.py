@@ -1,0 +1,38 @@
+"""A video of a minute is said to be a quarter of one, by Gemma 4 12B.
+
+What the user sees: Gemma 4 gives wrong times, and takes slow events for fast ones: a film of 60 s
+is stamped 00:00 to 00:15.
+
+Why: of more frames than 32 the processor takes 32, and stamps them at the rate of all. Since 0.7.0
+the loader reads no more than 32 of a file, and the fault is left for frames that the caller has.
+
+The fix: the rate is that of the frames which are kept. It can be deleted when the processor knows
+the times of the frames it keeps.
+"""
+
+from __future__ import annotations
+
+from ...hosts.mlx_vlm import video
+from ...patch import Finding, NotApplicable, Patch
+from ...surgery import Surgery
+
+_MODULE = "mlx_vlm.models.gemma4_unified.processing_gemma4_unified"
+_CALL = f"{_MODULE}:Gemma4UnifiedVideoProcessor.__call__"
+
+
+def probe() -> Finding:
+    try:
+        from mlx_vlm.models.gemma4_unified.processing_gemma4_unified import (
+            Gemma4UnifiedVideoProcessor,
+        )
+    except ImportError:
+        raise NotApplicable("this mlx-vlm takes no videos for the 12B") from None
+    last = video.last_time(Gemma4UnifiedVideoProcessor(num_frames=4))
+    return Finding(abs(last - 15) > 0.5, f"of 31 frames at 2 a second the last is at {last:.1f} s")
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(_CALL, video.with_rates_of_what_is_kept)
+
+
+PATCH = Patch(id="mlx_vlm.video_timestamps_unified", targets=(_CALL,), apply=apply, probe=probe)
