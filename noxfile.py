@@ -1,17 +1,23 @@
-"""Development tasks: ``nox -s tests``, ``activation``, ``lint``."""
+"""Development tasks: ``nox --list`` names them."""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+sys.path.insert(0, str(Path(__file__).parent))
+from tests.matrix import environments
 
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+
+nox.options.sessions = ["lint", "tests", "activation"]  # the others take long, or all the releases
 nox.options.error_on_missing_interpreters = False  # nox names those it skips
 
 
@@ -39,11 +45,24 @@ def _show_interpreters_to_nox() -> None:
 _show_interpreters_to_nox()
 
 
+def _install_all_hosts(session: nox.Session) -> None:
+    """vllm-mlx too, with all it needs but torch and gradio."""
+    session.install("-e", ".[hosts,test]", *environments.NEEDS)
+    session.install("--no-deps", "vllm-mlx", *environments.NEEDS_ALONE)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the newest hosts."""
     session.install("-e", ".[hosts,test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def vllm_mlx(session: nox.Session) -> None:
+    """The tests that are about vllm-mlx, with all it needs but torch and gradio."""
+    _install_all_hosts(session)
+    session.run("pytest", "tests/hosts", "--subject", "vllm_mlx", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -55,10 +74,13 @@ def activation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style."""
-    session.install("ruff")
+    """Style, and the types of the package's core."""
+    session.install("ruff", "mypy", "types-PyYAML", "zizmor", "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("mypy", "--strict", "tests/types/third_party.py")
+    session.run("zizmor", "--offline", ".github/workflows")
 
 
 @nox.session
@@ -66,3 +88,87 @@ def matrix(session: nox.Session) -> None:
     """Every probe and host test on every release; ``-- --write`` records what is measured."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.matrix", *session.posargs)
+
+
+_PROPERTIES = [
+    "tests/unit/test_tool_calls.py",
+    "tests/unit/test_channels.py",
+    "tests/unit/test_answers.py",
+    "tests/hosts/test_mlx_lm_channel_leak.py",
+    "tests/hosts/test_vllm_mlx_reasoning_parser.py",
+    "tests/hosts/test_vllm_mlx_tool_parser.py",
+]
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Every parser of what a model says: 100000 cases for each property, and linear time."""
+    _install_all_hosts(session)
+    session.run("python", "-m", "tests.fuzz")
+    chosen = ["-k", "any or read_back or read_as_json or cut_anywhere or in_order"]
+    session.run("pytest", "--hypothesis-profile=fuzz", *chosen, *_PROPERTIES, *session.posargs)
+
+
+@nox.session
+def hostile(session: nox.Session) -> None:
+    """Every host's real server and hostile requests: no answer is worse with the patches."""
+    _install_all_hosts(session)
+    for server in (
+        ["mlx_lm"],
+        ["mlx_vlm"],
+        ["vllm_mlx"],
+        ["vllm_mlx", "--continuous-batching", "--mllm"],
+    ):
+        session.run("python", "-m", "tests.hostile", *server)
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """gevent, coverage, PyInstaller; and each patch failing once on a release that needs it."""
+    session.install("-e", ".[test]", "coverage", "gevent", "ipython", "pyinstaller", "setuptools")
+    session.run("pytest", "tests/processes")
+    session.run("python", "-m", "tests.processes.failing_patches", *session.posargs)
+
+
+@nox.session
+def neighbours(session: nox.Session) -> None:
+    """A chat through programs built on the hosts, stock and patched; names leave out the others."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.neighbours", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The hosts' own tests, without our patches and with them; before a release of ours."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.peers", *session.posargs)
+
+
+@nox.session
+def releases(session: nox.Session) -> None:
+    """What was published since the matrix was written: measured, written, told."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.releases", *session.posargs)
+
+
+@nox.session
+def rehearsal(session: nox.Session) -> None:
+    """Every release of the past as if nobody had measured it yet; ``-- --write`` for the README."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.rehearsal", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the source archive in dist/, built twice to the same bytes."""
+    session.install("build", "twine")
+    folders = ("dist", session.create_tmp())
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "build", "--outdir", folder)
+    for file in sorted(os.listdir("dist")):
+        first, second = (Path(folder, file).read_bytes() for folder in folders)
+        if first != second:
+            session.error(f"{file} is another each time")
+        session.log(f"{hashlib.sha256(first).hexdigest()}  {file}")
+    session.run("twine", "check", "--strict", *(f"dist/{f}" for f in os.listdir("dist")))

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
+
+from .settings import log
+
+
+def get_code(name: str, loader: Any, original: Callable[[str], Any]) -> Any:
+    """What ``python -m NAME`` runs; the module as it is where there is no source."""
+    try:
+        return code(name, loader)
+    except Exception as error:
+        log.debug("%s runs as __main__ without patches of its own: %r", name, error)
+        return original(name)
 
 
 def code(name: str, loader: Any) -> CodeType:
@@ -27,7 +39,7 @@ def code(name: str, loader: Any) -> CodeType:
 
 def run(name: str) -> None:
     """What the module ``name`` does as a program, done in the importable module."""
-    module = importlib.import_module(name)
+    module: Any = importlib.import_module(name)
     tree = ast.parse(module.__loader__.get_source(name))
     body = [statement for guard in filter(_is_guard, tree.body) for statement in guard.body]
     exec(compile(ast.Module(body, []), module.__file__, "exec"), vars(module))

@@ -112,14 +112,14 @@ class _Capture(NamedTuple):
 class _Function:
     """One pass through a function in the order of its evaluation; branches do not mix.
 
-    ``captures`` holds the names that are bound to a cache's own offset at this point, or is None
-    where control does not come.
+    ``captures`` holds the names that are bound to a cache's own offset at this point.
     """
 
     def __init__(self, name: str, found: set[Finding]):
         self.name = name
         self.found = found
-        self.captures: dict[str, _Capture] | None = {}
+        self.captures: dict[str, _Capture] = {}
+        self.in_reach = True  # False where control does not come
 
     def run(self, function: Any) -> None:
         body = function.body
@@ -127,7 +127,7 @@ class _Function:
             self.visit(node)
 
     def visit(self, node: ast.AST) -> None:
-        if self.captures is None or isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+        if not self.in_reach or isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
             return  # out of reach, or looked at on its own
         if isinstance(node, ast.If):
             self._branch(node)
@@ -143,20 +143,23 @@ class _Function:
                     name: capture._replace(updated=True) for name, capture in self.captures.items()
                 }
             elif isinstance(node, _ENDS):
-                self.captures = None
+                self.in_reach = False
 
     def _branch(self, node: ast.If) -> None:
         self.visit(node.test)
-        before, after = dict(self.captures or {}), []
+        if not self.in_reach:
+            return
+        before, after = self.captures, []
+        number = _tested_for_array(node.test)  # in the other branch
         for branch in (node.body, node.orelse):
-            self.captures = dict(before)
-            if branch is node.orelse:
-                self.captures.pop(_tested_for_array(node.test), None)  # a number here
+            self.captures, self.in_reach = dict(before), True
+            if branch is node.orelse and number is not None:
+                self.captures.pop(number, None)
             for child in branch:
                 self.visit(child)
-            if self.captures is not None:
+            if self.in_reach:
                 after.append(self.captures)
-        self.captures = {} if after else None
+        self.captures, self.in_reach = {}, bool(after)
         for name, capture in itertools.chain.from_iterable(c.items() for c in after):
             if name not in self.captures or capture.updated:
                 self.captures[name] = capture

@@ -1,108 +1,202 @@
-"""The engine: a host is seen, patches are selected, verified, applied and recorded.
+"""The engine: does for each patch what ``plan`` decides, and records what became of it.
 
-It is told two things by the finder: a host is about to be imported, and a watched module's body
-has run. Hosts load models from several threads, so a record is claimed under a lock and worked on
-outside it.
+The finder tells it when a host is about to be imported and when a watched module's body has run.
+Hosts import from several threads, so nothing is locked while something is imported or patched.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 from packaging.version import Version
 
-from . import HOSTS, matrix, registry
-from .finder import Finder
-from .fingerprint import NoSource, first_mismatch
+from . import HOSTS, _finder, matrix, plan, proofs, registry
+from .fingerprint import NoSource, fingerprint, what_stands_at
 from .patch import State, distribution_of
-from .record import Record, why_fine
-from .settings import PREFIX, Settings, log
+from .record import OneAtATime, Record
+from .settings import PREFIX, Settings, in_one_line, log
 from .surgery import Surgery
+from .targets import module_of, place_of
+
+DOCTOR = "python -m mlx_gemma4_patches doctor"
+SKIPPED = (Exception, SystemExit)  # what a patch may raise without ending the host
+
+
+@dataclass(frozen=True)
+class SeenHost:
+    """A host of this process."""
+
+    name: str
+    version: Version | None
+    owner: str | None  # the distribution its package is of, if not its own
 
 
 class Engine:
-    """The records of this process. One is made at the first import of a host."""
+    """The records of this process. One is made at the first import of a host.
 
-    def __init__(self, settings: Settings | None = None):
+    Args:
+        settings: those of the environment if left out.
+        watched: names of modules to be told of; grows with the hosts that are seen.
+    """
+
+    def __init__(self, settings: Settings | None = None, watched: set[str] | None = None):
         self.settings = settings or Settings.read()
         self.records: dict[str, Record] = {}
-        self.versions: dict[str, Version | None] = {}
-        self._asked_for: set[str] = set()
-        self.hosts: list[str] = []
+        self.hosts: dict[str, SeenHost] = {}
         self.problems: list[str] = []
+        self._watched = _finder.names if watched is None else watched
+        self._versions: dict[str, Version | None] = {}
+        self._looked_up: set[str] = set()  # distributions, installed or not
+        self._proofs = proofs.NOTHING
+        self._served: dict[str, Any] = {}  # watched modules by name, as they were when served
         self._applied: list[Record] = []  # in order: later wrappers lie on earlier ones
-        self.finder = Finder(HOSTS, self.host_seen, self.module_imported)
+        self._said_what_is_off = False
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
-        self._ran: set[str] = set()  # modules the finder reported; the import system is slower
+        self._of_thread = threading.local()
         self._set_up_logging()
 
-    # what the finder calls
+    # what the finder and activate() call
 
-    def host_seen(self, host: str) -> None:
-        """Make the plan for ``host``, whose package is about to be imported."""
+    def before_import(self, spec: ModuleSpec) -> None:
+        """A watched module is about to be made: if it is a host, plan its patches.
+
+        Raises:
+            ImportError: a patch imports the host that waits for it; with STRICT any failure.
+        """
+        if spec.name not in HOSTS:
+            return
+        announced = self._of_thread.__dict__.setdefault("announced", set())
+        if spec.name in announced:  # its body would run twice
+            raise ImportError(f"{spec.name} is imported by a patch that {spec.name} waits for")
+        announced.add(spec.name)
+        try:
+            self._guarded(spec.name, self.host_seen, spec.name, _folder(spec))
+        finally:
+            announced.discard(spec.name)
+
+    def after_import(self, name: str, module: Any) -> None:
+        """The body of the watched module ``name`` has run; again, after a reload.
+
+        Raises:
+            ImportError: with STRICT, any failure.
+        """
+        self._guarded(name, self._serve, {name: module})
+        self._say_what_is_off()
+
+    def serve_imported(self) -> None:
+        """Plan and apply for hosts and modules that were imported unseen."""
+        for host in sorted(HOSTS & set(sys.modules)):
+            spec = getattr(sys.modules[host], "__spec__", None)
+            self._guarded(host, self.host_seen, host, _folder(spec))
+        self._guarded("a host", self._serve, {})
+        self._say_what_is_off()
+
+    def _guarded(self, name: str, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call a hook; its errors are logged and never reach the host, unless STRICT is set."""
+        try:
+            hook(*arguments)
+        except SKIPPED as error:
+            message = f"mlx-gemma4-patches: {name} runs without patches: {in_one_line(error)}"
+            if self.settings.strict:
+                raise ImportError(message, name=name) from error
+            log.warning(message)
+
+    def host_seen(self, host: str, folder: str | None = None) -> None:
+        """Plan the patches of ``host``, whose package lies in ``folder``."""
         with self._lock:
             if host in self.hosts:
                 return
-            self.hosts.append(host)
-        self._learn_versions({distribution_of(host)})
+            self.hosts[host] = SeenHost(host, None, None)
+        try:
+            self._plan_all(host, folder)
+        except BaseException:
+            del self.hosts[host]  # the next import tries again
+            raise
+
+    def _plan_all(self, host: str, folder: str | None) -> None:
+        found = registry.look_up_host(host, folder)
+        self.hosts[host] = SeenHost(host, found.version, found.owner)
+        self._looked_up.add(distribution_of(host))
+        self._versions[distribution_of(host)] = found.version
+        if found.owner:
+            log.info("mlx-gemma4-patches: %s here is that of %s", host, found.owner)
         try:
             known = matrix.load(host)
         except matrix.MatrixError as error:
             self._problem(f"no patch is applied: {error}")
             return
-        seen = [self._select(point, known) for point in registry.registered(host, self._problem)]
+        points = registry.registered(host, self._problem, self.settings.third_party)
+        if not any(map(registry.is_ours, points)):
+            self._problem(
+                "no patch of this package is registered, its entry_points.txt is missing or "
+                "empty; install mlx-gemma4-patches anew"
+            )
+        if known.release(distribution_of(host), found.version) is None:
+            self._proofs = self._what_was_proved(host)
+        seen = [self._plan(point, known) for point in points]
         for record in seen:
             self.records[record.id] = record
             log.debug("%s: %s, %s", record.id, record.state.value, record.reason)
-            self.finder.watch(record.modules)
+            self._watched.update(record.modules)
         self._check_ids()
-        for record in seen:  # what it waits for may be another host, imported already
-            self._settle(record)
+        for record in seen:  # what it waits for may be another host's, imported already
+            record.settle()
 
-    def module_imported(self, module: ModuleType) -> None:
-        """Apply what waits for ``module``, whose body has just run (again, after a reload)."""
-        self._ran.add(module.__name__)
-        for record in list(self.records.values()):
-            if module.__name__ in record.modules:
-                self._settle(record, reloaded=True)
+    def _serve(self, reported: dict[str, Any]) -> None:
+        """Settle the patches that wait for modules which have been imported since the last time.
 
-    def catch_up(self) -> None:
-        """Serve the hosts and modules that were imported before us."""
-        for host in sorted(HOSTS & set(sys.modules)):
-            self.host_seen(host)
+        Not only those reported: finders in front of ours may have hidden others from us.
+        """
+        there = {n: m for n, m in self._in_sys_modules().items() if not _is_running(m)} | reported
+        new = {n for n, m in there.items() if n in reported or self._served.get(n) is not m}
+        self._served |= there
         for record in list(self.records.values()):
-            self._settle(record)
+            if record.modules & new:
+                record.settle()
+
+    def _in_sys_modules(self) -> dict[str, Any]:
+        """The watched modules that are there; other threads may import meanwhile."""
+        found = {name: sys.modules.get(name) for name in tuple(self._watched)}
+        return {name: module for name, module in found.items() if module is not None}
 
     # what doctor and the tests call
 
     def apply(self, patch_id: str) -> None:
         """Apply a patch again after ``undo``."""
         record = self.records[patch_id]
-        if record.state is State.DISABLED and record.candidates:
+        if record.state is State.DISABLED and record.modules:
             record.state, record.reason = State.PENDING, "applied again"
-            self._settle(record)
+            record.settle()
 
     def undo(self, patch_id: str) -> None:
         """Take a patch back until ``apply``."""
         record = self.records[patch_id]
         if record.surgery is None:
             return
-        shared, places = [], set(record.surgery.touched())
+        above, changed = [], set(record.surgery.changed_targets())
         for other in self._applied[self._applied.index(record) + 1 :]:
-            if places & set(other.surgery.touched()):  # its wrapper lies on ours, or on such a one
-                shared.append(other)
-                places |= set(other.surgery.touched())
-        for other in reversed(shared):
+            targets = other.surgery.changed_targets() if other.surgery else []
+            if changed & set(targets):  # its wrapper lies on ours, or on such a one
+                above.append(other)
+                changed |= set(targets)
+        for other in reversed(above):
             self._take_back(other)
         self._take_back(record)
-        for other in shared:
+        for other in above:
             self.apply(other.id)
 
     def _take_back(self, record: Record) -> None:
+        assert record.surgery is not None
         left = record.surgery.undo()
         self._applied.remove(record)
         record.surgery = None
@@ -111,20 +205,61 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """Everything known, ready for JSON."""
+        self.serve_imported()
+        patches = [record.describe() for record in self.records.values()]
+        problems = list(self.problems)
+        if _finder not in sys.meta_path:
+            problems.append(
+                "the import hook was removed from sys.meta_path: hosts that are imported from now "
+                "on run without patches; call mlx_gemma4_patches.activate() again"
+            )
+        for patch in patches:
+            if patch["state"] == State.OVERWRITTEN.value:
+                self._warn_once(f"{patch['id']} is gone: {patch['reason']}")
+            elif patch["state"] == State.PENDING.value and all(
+                name in self._served for name in patch["waits_for"]
+            ):
+                problems.append(f"{patch['id']} still waits, though all it waits for is imported")
         return {
-            "hosts": {
-                host: str(self.versions.get(distribution_of(host)) or "unknown")
-                for host in self.hosts
-            },
-            "patches": [record.describe() for record in self.records.values()],
-            "problems": list(self.problems),
+            "hosts": {host.name: str(host.version or "unknown") for host in self.hosts.values()},
+            "owners": {host.name: host.owner for host in self.hosts.values() if host.owner},
+            "patches": patches,
+            "problems": problems,
         }
 
-    # selection
+    # planning
 
-    def _select(self, entry_point: registry.EntryPoint, known: matrix.Matrix) -> Record:
-        record = Record(entry_point.name, "", State.NOT_NEEDED, "", entry_point)
-        row = known.rows.get(record.id)
+    def _what_was_proved(self, host: str) -> proofs.Proofs:
+        found = proofs.read(self._problem)
+        if not self.settings.prove:
+            return found
+        names = registry.DISTRIBUTIONS
+        versions = {name: str(v) for name, v in registry.installed_versions(names).items()}
+        if found.versions == versions:
+            return found
+        release = f"{distribution_of(host)} {self.hosts[host].version or 'of unknown version'}"
+        log.warning(
+            "mlx-gemma4-patches: %s is not in the matrix; proving its patches on this machine, "
+            "once, which may take minutes",
+            release,
+        )
+        import subprocess
+
+        done = subprocess.run(
+            [sys.executable, "-m", __package__, "prove"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, f"{PREFIX}_PROVE": "0"},
+        )
+        if done.returncode > 1:
+            self._problem(f"prove failed: {' '.join(done.stderr.split()[-30:])}")
+        return proofs.read(self._problem)
+
+    def _plan(self, entry_point: registry.metadata.EntryPoint, known: matrix.Matrix) -> Record:
+        record = Record(entry_point.name, entry_point)
+        record.settle = OneAtATime(functools.partial(self._settle, record))
+        row = known.rows.get(record.id) if registry.is_ours(entry_point) else None
         if record.id in self.settings.disable:
             record.state, record.reason = State.DISABLED, f"named in {PREFIX}_DISABLE"
             record.title = row.title if row else ""
@@ -133,138 +268,25 @@ class Engine:
             if row is None:
                 row = matrix.parse_row(record.id, registry.load(entry_point).row)
             record.title = row.title
-            self._learn_versions(row.distributions)
-            self._decide(record, row, known)
-        except Exception as error:
+            if row.opt_in and row.id not in self.settings.enable:
+                record.state = State.DISABLED
+                record.reason = f"opt-in: {PREFIX}_ENABLE={row.id} applies it"
+                return record
+            self._look_up_versions(row.distributions)
+            owner = self.hosts[record.host].owner
+            proof = self._proofs.proved.get(record.id) if registry.is_ours(entry_point) else None
+            situation = plan.Situation(row, known, dict(self._versions), owner, proof)
+            record.situation = situation
+            record.modules = plan.modules_to_look_in(situation)
+            self._record(record, plan.from_versions(situation))
+        except SKIPPED as error:
             self._fail(record, "could not be loaded", error)
         return record
 
-    def _decide(self, record: Record, row: matrix.Row, known: matrix.Matrix) -> None:
-        """Set the state from the versions alone; PENDING where the code has the last word."""
-        distribution = row.distribution
-        record.version = self.versions.get(distribution)
-        release = known.release(distribution, record.version)
-        if row.opt_in and row.id not in self.settings.enable:
-            record.state = State.DISABLED
-            record.reason = f"opt-in: {PREFIX}_ENABLE={row.id} applies it"
-        elif release is not None:
-            if not row.is_faulty(self.versions):
-                record.reason = why_fine(row, self.versions)
-            elif (code := row.code_of(release)) is None:
-                record.state = State.FINGERPRINT_MISMATCH
-                record.reason = f"the matrix has no fingerprints for {distribution} {release}"
-            else:
-                record.state, record.candidates = State.PENDING, (code,)
-                record.release_known = True
-        else:
-            record.candidates = tuple(c for c in row.code if self._is_faulty_code(row, c))
-            record.fine = tuple(c for c in row.code if c not in record.candidates)
-            if record.candidates:
-                record.state = State.PENDING
-            else:
-                record.reason = why_fine(row, self.versions)
-        if record.state is State.PENDING:
-            record.reason = f"waits for the import of {', '.join(sorted(record.modules))}"
-
-    def _learn_versions(self, names: frozenset[str] | set[str]) -> None:
-        unknown = names - self._asked_for  # each takes the reading of a long METADATA file
-        self._asked_for |= unknown
-        self.versions.update(registry.installed_versions(unknown))
-
-    def _is_faulty_code(self, row: matrix.Row, code: matrix.Code) -> bool:
-        return all(
-            row.is_faulty({**self.versions, row.distribution: Version(release)})
-            for release in code.releases
-        )
-
-    # verification and application
-
-    def _settle(self, record: Record, reloaded: bool = False) -> None:
-        with self._lock:
-            record.calls += 1
-            if record.calls > 1:  # whoever is at it goes round again
-                return
-        try:
-            while True:
-                seen = record.calls
-                if reloaded and record.surgery is not None and not record.surgery.is_intact():
-                    self._take_back(record)  # the module has run again: its classes are new
-                    record.state = State.PENDING
-                if record.state is State.PENDING:
-                    self._verify_and_apply(record)
-                with self._lock:
-                    if record.calls == seen:
-                        record.calls = 0
-                        return
-        except BaseException:
-            record.calls = 0
-            raise
-
-    def _verify_and_apply(self, record: Record) -> None:
-        mismatches = []
-        for code in record.candidates + record.fine:
-            if not all(map(self._is_imported, code.modules)):
-                continue
-            try:
-                mismatch = first_mismatch(code.targets)
-            except NoSource as error:
-                if record.release_known:
-                    self._apply(record, code, State.UNVERIFIED, f"by version alone: {error}")
-                else:
-                    record.state, record.reason = State.WRONG_VERSION, str(error)
-                    self._warn_left_off(record)
-                return
-            if mismatch:
-                mismatches.append(mismatch)
-            elif code in record.candidates:
-                self._apply(record, code, State.APPLIED, record.why_applied(code))
-                return
-            else:
-                record.state = State.NOT_NEEDED
-                record.reason = f"the code is that of {record.releases(code)}, which is fine"
-                return
-        if len(mismatches) == len(record.candidates + record.fine):
-            record.state = State.FINGERPRINT_MISMATCH
-            record.reason = record.why_refused(mismatches[0])
-            self._warn_left_off(record)
-
-    def _is_imported(self, name: str) -> bool:
-        module = sys.modules.get(name)
-        if module is None:
-            return False
-        return name in self._ran or not getattr(module.__spec__, "_initializing", False)
-
-    def _apply(self, record: Record, code: matrix.Code, state: State, reason: str) -> None:
-        try:
-            patch = registry.load(record.entry_point)
-        except Exception as error:
-            self._fail(record, "could not be loaded", error)
-            return
-        surgery = Surgery(record.id, tuple(code.targets))
-        try:
-            patch.apply(surgery)
-        except Exception as error:
-            surgery.undo()
-            self._fail(record, "could not be applied", error)
-            return
-        record.surgery, record.state, record.reason = surgery, state, reason
-        self._applied.append(record)
-        log.info("%s applied: %s", record.id, record.title)
-
-    def _fail(self, record: Record, what: str, error: Exception) -> None:
-        record.state = State.FAILED
-        record.reason = f"{what}: {type(error).__name__}: {error}"
-        if self.settings.strict:
-            raise error
-        log.warning("mlx-gemma4-patches: %s %s", record.id, record.reason)
-        log.debug("traceback of %s", record.id, exc_info=error)
-
-    def _warn_left_off(self, record: Record) -> None:
-        log.warning(
-            "mlx-gemma4-patches: %s is left off: %s; see python -m mlx_gemma4_patches doctor",
-            record.id,
-            record.reason,
-        )
+    def _look_up_versions(self, names: frozenset[str]) -> None:
+        unknown = names - self._looked_up  # each takes the reading of a long METADATA file
+        self._looked_up |= unknown
+        self._versions.update(registry.installed_versions(unknown))
 
     def _check_ids(self) -> None:
         named = self.settings.disable | self.settings.enable
@@ -277,6 +299,106 @@ class Engine:
             close = difflib.get_close_matches(name, ids, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self._problem(f"no patch is called {name!r}{hint}")
+
+    # verification and application
+
+    def _settle(self, record: Record) -> None:
+        """Decide by the code and act on it, as far as the modules are there."""
+        if record.surgery is not None and record.surgery.was_reloaded():
+            self._take_back(record)
+            record.state = State.PENDING
+        if record.state is not State.PENDING or record.situation is None:
+            return
+        decision = plan.from_code(record.situation, self.look)
+        if decision.state.is_on:
+            self._apply(record, decision)
+        else:
+            self._record(record, decision)
+
+    def _record(self, record: Record, decision: plan.Decision) -> None:
+        record.state, record.reason = decision.state, decision.reason
+        if decision.mismatch:
+            record.reason = f"{what_stands_at(decision.mismatch)} {decision.reason}"
+        if decision.state is State.FINGERPRINT_MISMATCH:
+            log.info("mlx-gemma4-patches: %s is left off: %s", record.id, record.reason)
+
+    def look(self, target: str) -> str | plan.Unseen:
+        """The fingerprint of a target, or why there is none."""
+        name = module_of(target)
+        if name not in sys.modules:
+            return plan.Unseen.NOT_IMPORTED if _find(name) else plan.Unseen.MISSING
+        # the finder reports a module before the import system has done with it
+        if _is_running(sys.modules[name]) and self._served.get(name) is not sys.modules[name]:
+            return plan.Unseen.NOT_IMPORTED
+        try:
+            return fingerprint(target, may_import=False)
+        except NoSource:
+            return plan.Unseen.NO_SOURCE
+        except (ImportError, AttributeError):
+            return plan.Unseen.MISSING
+
+    def _apply(self, record: Record, decision: plan.Decision) -> None:
+        try:
+            patch = registry.load(record.entry_point)
+        except SKIPPED as error:
+            self._fail(record, "could not be loaded", error)
+            return
+        surgery = Surgery(record.id, tuple(map(place_of, decision.targets)))
+        try:
+            patch.apply(surgery)
+        except BaseException as error:
+            surgery.undo()
+            if not isinstance(error, SKIPPED):
+                raise
+            self._fail(record, "could not be applied", error)
+            return
+        record.surgery, record.state, record.reason = surgery, decision.state, decision.reason
+        self._applied.append(record)
+        log.info("%s applied: %s", record.id, record.title)
+
+    def _fail(self, record: Record, what: str, error: BaseException) -> None:
+        record.state = State.FAILED
+        record.reason = f"{what}: {in_one_line(error)}"
+        if self.settings.strict:
+            raise error
+        log.warning("mlx-gemma4-patches: %s %s", record.id, record.reason)
+        log.debug("traceback of %s", record.id, exc_info=error)
+
+    # what the user is told
+
+    def _say_what_is_off(self) -> None:
+        """Warn once, in one line, as soon as no import of a watched module is under way."""
+        records = list(self.records.values())
+        off = [r for r in records if r.state is State.FINGERPRINT_MISMATCH]
+        off = [record for record in off if not self.hosts[record.host].owner]
+        if self._said_what_is_off or not off:
+            return
+        if any(map(_is_running, self._in_sys_modules().values())):
+            return
+        self._said_what_is_off = True
+        counts = []
+        for host in dict.fromkeys(record.host for record in off):
+            wanted = [
+                record
+                for record in records
+                if record.host == host and record.state not in (State.NOT_NEEDED, State.DISABLED)
+            ]
+            count = sum(record.host == host for record in off)
+            release = f"{distribution_of(host)} {self.hosts[host].version or 'of unknown version'}"
+            counts.append(f"{count} of {len(wanted)} patches are off on {release}")
+        log.warning(
+            "mlx-gemma4-patches: %s, whose code they do not know; users may see: %s; see %s, and "
+            "%s tries them on this machine",
+            " and ".join(counts),
+            off[0].title,
+            DOCTOR,
+            proofs.COMMAND,
+        )
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("mlx-gemma4-patches: %s", text)
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
@@ -292,23 +414,40 @@ class Engine:
             self._problem(problem)
 
 
+def _folder(spec: ModuleSpec | None) -> str | None:
+    places = spec.submodule_search_locations if spec else None
+    return next(iter(places), None) if places else None
+
+
+def _is_running(module: Any) -> bool:
+    """Whether the body of a module is being executed."""
+    return getattr(getattr(module, "__spec__", None), "_initializing", False) is True
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """The spec of a module that could be imported, found without importing anything."""
+    parent = name.rpartition(".")[0]
+    if not parent:
+        return PathFinder.find_spec(name)
+    if isinstance(sys.modules.get(parent), ModuleType):
+        path = getattr(sys.modules[parent], "__path__", None)
+    else:
+        spec = _find(parent)
+        path = spec.submodule_search_locations if spec else None
+    return PathFinder.find_spec(name, path) if path else None
+
+
 ENGINE: Engine | None = None  # this process's, from the first import of a host on
+_making = threading.Lock()
 
 
-def start() -> Finder:
-    """Make this process's engine; returns the finder that drives it."""
+def of_this_process() -> Engine:
+    """This process's engine; made, and shown what is imported already, at the first call."""
     global ENGINE
-    ENGINE = Engine()
-    return ENGINE.finder
-
-
-def catch_up() -> None:
-    """Serve what was imported before ``start``."""
-    assert ENGINE is not None
-    ENGINE.catch_up()
-
-
-def status() -> dict[str, Any]:
-    """See ``Engine.status``."""
-    assert ENGINE is not None
-    return ENGINE.status()
+    if ENGINE is None:
+        with _making:
+            if ENGINE is not None:
+                return ENGINE
+            ENGINE = Engine()
+        ENGINE.serve_imported()
+    return ENGINE

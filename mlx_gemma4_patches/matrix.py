@@ -3,12 +3,14 @@
 Everything the engine knows about releases comes from this file. It is validated when it is read,
 so that a broken file gives one clear error instead of a wrong plan. It is a stream of YAML
 documents, because a host's import waits for it: what all share, one for each host's patches, and
-the evidence, which no host needs.
+the evidence, which no host needs. Each has an ``end`` last, so that a cut shows.
+The keys of a row are explained in README.md under "Write a patch".
 """
 
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from .patch import distribution_of, module_of
+from .patch import distribution_of
+from .settings import in_one_line
+from .targets import module_of
 
 SCHEMA = 1
 FILE = "compat_matrix.yaml"
@@ -31,8 +35,8 @@ class MatrixError(ValueError):
     """The matrix or a third party's row does not follow the schema; the message says where."""
 
 
-class Code(NamedTuple):
-    """The source of a patch's targets, the same in every one of ``releases``."""
+class Variant(NamedTuple):
+    """One state of a host's code: the fingerprints of a patch's targets in all of ``releases``."""
 
     releases: tuple[str, ...]
     targets: Mapping[str, str]  # target: fingerprint
@@ -50,7 +54,7 @@ class Row(NamedTuple):
     upstream: tuple[str, ...]
     opt_in: bool
     kind: str  # of KINDS
-    code: tuple[Code, ...]
+    code: tuple[Variant, ...]
 
     @property
     def distribution(self) -> str:
@@ -62,11 +66,11 @@ class Row(NamedTuple):
         return frozenset({self.distribution}.union(*self.faulty))
 
     def is_faulty(self, versions: Versions) -> bool:
-        """Whether the matrix says that this combination of releases has the fault."""
-        return any(_all_hold(alternative, versions) for alternative in self.faulty)
+        """Whether the matrix says that this combination has the fault; an unknown version may."""
+        return any(_all_hold(alternative, versions, True) for alternative in self.faulty)
 
-    def code_of(self, release: str) -> Code | None:
-        return next((code for code in self.code if release in code.releases), None)
+    def variant_of(self, release: str) -> Variant | None:
+        return next((variant for variant in self.code if release in variant.releases), None)
 
 
 class Evidence(NamedTuple):
@@ -77,22 +81,41 @@ class Evidence(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """A combination that works but is better left behind."""
+    """What users of a combination should know, since no patch can mend it."""
 
     when: Mapping[str, SpecifierSet]
-    text: str
+    text: str  # the symptom, and what to do
+    link: str | None  # the source
+    system: str | None  # as platform.system() says it; None for all
 
 
 class Matrix(NamedTuple):
     releases: Mapping[str, tuple[str, ...]]  # by distribution, oldest first
+    gemma4_since: Mapping[str, str]  # the first of them with a Gemma 4, where it is not the oldest
     advice: tuple[Advice, ...]
     rows: Mapping[str, Row]
     combinations: Mapping[str, Mapping[str, str]]  # what the release matrix runs
     evidence: Mapping[str, Evidence]  # by patch id
 
     def advise(self, versions: Versions) -> list[str]:
-        """What users of this combination should know."""
-        return [advice.text for advice in self.advice if _all_hold(advice.when, versions)]
+        """What users of this combination on this system should know."""
+        return [
+            f"{advice.text} ({advice.link})" if advice.link else advice.text
+            for advice in self.advice
+            if advice.system in (None, platform.system())
+            and _all_hold(advice.when, versions, False)
+        ]
+
+    @property
+    def distributions(self) -> frozenset[str]:
+        """All that conditions of rows and advice name."""
+        named = [row.distributions for row in self.rows.values()]
+        return frozenset().union(*named, *(advice.when for advice in self.advice))
+
+    def has_gemma4(self, distribution: str, release: str) -> bool:
+        """Whether a measured release is not older than Gemma 4."""
+        first = self.gemma4_since.get(distribution, release)
+        return Version(release) >= Version(first)
 
     def release(self, distribution: str, version: Version | None) -> str | None:
         """The measured release that ``version`` is, or None for any other version."""
@@ -142,11 +165,16 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
     rows: dict[str, Row] = {}
     try:
         for document in _documents(text):
+            if document.get("end") not in ("document", "file"):
+                raise MatrixError("cut off: a document does not say where it ends")
             patches = _mapping(document.get("patches", {}), "patches")
             rows |= {key: parse_row(key, value) for key, value in patches.items()}
             data.update(document)
             if host is not None and document.get("host") == host:
                 break
+        else:
+            if host is not None or data.get("end") != "file":
+                raise MatrixError(f"cut off: {host or 'the end'} is missing")
         if data.get("schema") != SCHEMA:
             raise MatrixError(
                 f"schema {data.get('schema')!r} is not {SCHEMA}, the one this version reads"
@@ -156,6 +184,7 @@ def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:
                 key: _versions(value, f"releases.{key}")
                 for key, value in _mapping(data.get("releases"), "releases").items()
             },
+            gemma4_since=_releases_by_name(data.get("gemma4_since", {}), "gemma4_since"),
             advice=tuple(
                 _advice(part, "advice") for part in _sequence(data.get("advice", []), "advice")
             ),
@@ -178,8 +207,8 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
     while True:
         try:
             document = next(documents, None)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise MatrixError(f"no valid YAML: {' '.join(str(error).split())}") from error
+        except Exception as error:  # YAML's constructors raise what they like
+            raise MatrixError(f"no valid YAML: {in_one_line(error)}") from error
         if document is None:
             return
         yield _mapping(document, "a document")
@@ -224,21 +253,24 @@ def parse_row(patch_id: str, data: Any) -> Row:
     )
 
 
-def _all_hold(condition: Mapping[str, SpecifierSet], versions: Versions) -> bool:
-    return all(
-        (version := versions.get(name)) is not None
-        and specifier.contains(version, prereleases=True)
-        for name, specifier in condition.items()
-    )
+def _all_hold(condition: Mapping[str, SpecifierSet], versions: Versions, unknown: bool) -> bool:
+    """``unknown``: what holds of a distribution that is installed in no known version."""
+    for name, specifier in condition.items():
+        if name not in versions:
+            return False
+        version = versions[name]
+        if not (unknown if version is None else specifier.contains(version, prereleases=True)):
+            return False
+    return True
 
 
-def _code(data: Any, where: str) -> Code:
+def _code(data: Any, where: str) -> Variant:
     part = _mapping(data, where)
     targets = _strings_by_name(part.get("targets"), f"{where}.targets")
     for target in targets:
         if not all(target.partition(":")):
             raise MatrixError(f"{where}.targets: {target!r} is not of the form module:path")
-    return Code(_versions(part.get("releases"), f"{where}.releases"), targets)
+    return Variant(_versions(part.get("releases"), f"{where}.releases"), targets)
 
 
 def _evidence(data: Any, where: str) -> Evidence:
@@ -251,7 +283,14 @@ def _evidence(data: Any, where: str) -> Evidence:
 
 def _advice(data: Any, where: str) -> Advice:
     part = _mapping(data, where)
-    return Advice(_specifiers(part.get("when"), f"{where}.when"), _string(part.get("text"), where))
+    if unknown := set(part) - set(Advice._fields):
+        raise MatrixError(f"{where}: unknown keys {', '.join(sorted(unknown))}")
+    link, system = (
+        None if part.get(key) is None else _string(part[key], f"{where}.{key}")
+        for key in ("link", "system")
+    )
+    text = _string(part.get("text"), where)
+    return Advice(_specifiers(part.get("when"), f"{where}.when"), text, link, system)
 
 
 def _specifiers(data: Any, where: str) -> dict[str, SpecifierSet]:
@@ -272,6 +311,10 @@ def _versions(data: Any, where: str) -> tuple[str, ...]:
         except ValueError as error:
             raise MatrixError(f"{where}: {error}") from error
     return texts
+
+
+def _releases_by_name(data: Any, where: str) -> dict[str, str]:
+    return {name: _versions([text], where)[0] for name, text in _mapping(data, where).items()}
 
 
 def _strings(data: Any, where: str) -> tuple[str, ...]:

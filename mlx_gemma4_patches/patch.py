@@ -20,11 +20,10 @@ class State(str, Enum):
     UNVERIFIED = "unverified"  # applied on the version alone: the host ships no source to verify
     PENDING = "pending"  # waits for a target's module to be imported
     NOT_NEEDED = "not_needed"
-    WRONG_VERSION = "wrong_version"
-    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
-    DISABLED = "disabled"
-    OVERWRITTEN = "overwritten"
-    FAILED = "failed"
+    FINGERPRINT_MISMATCH = "fingerprint_mismatch"  # left off: not the code it was written for
+    DISABLED = "disabled"  # by a setting, or opt-in and not asked for
+    OVERWRITTEN = "overwritten"  # was applied, and somebody has replaced it since
+    FAILED = "failed"  # its own code raised
 
     @property
     def is_on(self) -> bool:
@@ -50,7 +49,9 @@ class Patch:
         id: ``host.fault``; also the entry point's name and the row's name in the matrix.
         targets: every place, over all releases of the host, whose source decides whether the
             patch fits: ``module:function``, ``module:Class`` or ``module:Class.attribute``.
-            A release may lack some of them.
+            With brackets behind it, ``module:function(first, *, named)``, only the parameters
+            in them decide: for a wrapper that surrounds the function whatever its body, and
+            changes nothing where nothing is wrong. A release may lack some of them.
         apply: changes the host through the given ``Surgery``; all its changes stand or fall
             together.
         probe: a behavioural check in well under a second on tiny random objects. Raises
@@ -76,11 +77,6 @@ class Patch:
     @property
     def host(self) -> str:
         return self.id.partition(".")[0]
-
-
-def module_of(target: str) -> str:
-    """The module part of ``module:path``."""
-    return target.partition(":")[0]
 
 
 def distribution_of(host: str) -> str:

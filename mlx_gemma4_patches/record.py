@@ -1,15 +1,45 @@
-"""What the engine knows of one patch in this process, and the words for it."""
+"""What the engine knows of one patch in this process."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from packaging.version import Version
-
-from . import matrix, registry
-from .patch import State, distribution_of
+from . import plan, registry
+from .patch import State
 from .surgery import Surgery
+
+
+class OneAtATime:
+    """Runs a job in one thread at a time, and again for calls that come meanwhile.
+
+    A call that finds the job under way returns at once: nobody waits. Imports are under way then,
+    and a thread that waited might be the one that the other waits for.
+    """
+
+    def __init__(self, job: Callable[[], None]):
+        self._job = job
+        self._lock = threading.Lock()
+        self._calls = 0
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._calls += 1
+            if self._calls > 1:
+                return
+        while True:
+            served = self._calls
+            try:
+                self._job()
+            except BaseException:
+                self._calls = 0
+                raise
+            with self._lock:
+                if self._calls == served:
+                    self._calls = 0
+                    return
 
 
 @dataclass
@@ -17,32 +47,30 @@ class Record:
     """Where one patch stands in this process, and why."""
 
     id: str
-    title: str
-    state: State
-    reason: str
-    entry_point: registry.EntryPoint
-    version: Version | None = None  # of the host
-    release_known: bool = False
-    candidates: tuple[matrix.Code, ...] = ()  # code the patch was written for
-    fine: tuple[matrix.Code, ...] = ()  # code known to be without the fault
+    entry_point: registry.metadata.EntryPoint
+    title: str = ""
+    state: State = State.NOT_NEEDED
+    reason: str = ""
+    situation: plan.Situation | None = None
+    modules: frozenset[str] = frozenset()  # that the targets are in
     surgery: Surgery | None = None
-    calls: int = field(default=0, repr=False)  # to settle it, under way or waiting for it
+    settle: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
-    def distribution(self) -> str:
-        return distribution_of(self.id.partition(".")[0])
-
-    @property
-    def modules(self) -> frozenset[str]:
-        return frozenset().union(*(code.modules for code in self.candidates + self.fine))
+    def host(self) -> str:
+        return self.id.partition(".")[0]
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it, ready for JSON."""
         state, reason, touched = self.state, self.reason, []
         if self.surgery is not None:
-            touched = self.surgery.touched()
-            if not self.surgery.is_intact():
-                state, reason = State.OVERWRITTEN, "something else replaced it after us"
+            touched = self.surgery.changed_targets()
+            others = ", ".join(self.surgery.wrapped_by())
+            if replaced := self.surgery.replaced():
+                state = State.OVERWRITTEN
+                reason = f"{', '.join(replaced)} was replaced after us, by {others or 'a reload'}"
+            elif others:
+                reason = f"{reason}; wrapped by {others}"
         return {
             "id": self.id,
             "title": self.title,
@@ -51,28 +79,3 @@ class Record:
             "touched": touched,
             "waits_for": sorted(self.modules) if state is State.PENDING else [],
         }
-
-    def why_applied(self, code: matrix.Code) -> str:
-        if self.release_known:
-            return f"{self.distribution} {self.version} has this fault"
-        return f"the code is that of {self.releases(code)}, which has this fault"
-
-    def why_refused(self, mismatch: str) -> str:
-        if self.release_known:
-            return f"{mismatch} is not as {self.distribution} {self.version} ships it"
-        return (
-            f"{self.distribution} {self.version or 'of unknown version'} is not in the matrix, and "
-            f"its {mismatch} is no code this patch was written for"
-        )
-
-    def releases(self, code: matrix.Code) -> str:
-        return f"{self.distribution} {', '.join(code.releases)}"
-
-
-def why_fine(row: matrix.Row, versions: matrix.Versions) -> str:
-    """Why these versions do not need the patch of ``row``."""
-    missing = sorted(row.distributions - set(versions))
-    if missing:
-        return f"{', '.join(missing)} is not installed"
-    together = ", ".join(f"{name} {versions[name]}" for name in sorted(row.distributions))
-    return f"{together}: without this fault"

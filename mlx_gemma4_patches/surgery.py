@@ -1,80 +1,50 @@
-"""Changes to a host's modules and classes, recorded so that they can be undone.
-
-Values are read from and written to the owner's own ``__dict__``: ``getattr`` would bind methods
-and hide whether an attribute is inherited.
-"""
+"""Changes to a host's modules and classes, recorded so that they can be undone."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import HOSTS
-from .patch import module_of
+from .targets import (
+    calls,
+    current,
+    functions,
+    home_of,
+    locate,
+    mark_as_wrapper,
+    module_of,
+    vars_of,
+    wrapped_by_us,
+)
 
 _ABSENT = object()
-_UNDER = "__mlx_gemma4_patches_under__"  # what one of our wrappers was made for
 
 
 class _Change(NamedTuple):
     target: str | None  # None: a name bound elsewhere by `from ... import`
-    owner: Any
+    owner: Any  # a module, a class, or a dictionary that ``name`` is a key of
     name: str
     before: Any
     after: Any
 
 
-def locate(target: str) -> tuple[Any, str]:
-    """Owner and attribute name of ``module:path``.
-
-    Raises:
-        ImportError: the module cannot be imported.
-        AttributeError: the owner or the attribute does not exist.
-    """
-    module, _, path = target.partition(":")
-    *parents, name = path.split(".")
-    owner = importlib.import_module(module)  # `import a.b as x` may bind a function named b
-    for parent in parents:
-        owner = getattr(owner, parent)
-    return owner, name
-
-
-def current(target: str) -> Any:
-    """The raw value at ``module:path``: descriptors stay descriptors, inheritance is followed."""
-    owner, name = locate(target)
-    for base in getattr(owner, "__mro__", (owner,)):
-        if name in vars(base):
-            return vars(base)[name]
-    raise AttributeError(f"{target} does not exist")
-
-
-def layers(function: Any) -> Iterator[Any]:
-    """``function`` and, under our own wrappers, what each was made for; several may stack."""
-    while function is not None:
-        yield function
-        function = getattr(function, _UNDER, None)
-
-
-def functions(value: Any) -> list[Any]:
-    """The functions in a class attribute: a property has several, most attributes are their own."""
-    if isinstance(value, property):
-        return [value.fget, value.fset]
-    if isinstance(value, (classmethod, staticmethod)):
-        return [value.__func__]
-    return [value]
-
-
-def _stands(after: Any, value: Any) -> bool:
-    """Whether ``value`` is ``after``, or wrappers of ours around it."""
-    if type(value) is not type(after):
+def _stands(change: _Change) -> bool:
+    assert change.target is not None
+    try:
+        owner, name = locate(change.target, may_import=False)
+    except (ImportError, AttributeError):
         return False
-    return all(
-        one is None or any(layer is one for layer in layers(other))
-        for one, other in zip(functions(after), functions(value), strict=True)
-    )
+    value = vars_of(owner).get(name, _ABSENT)
+    if isinstance(change.owner, dict):
+        return value is change.owner and value.get(change.name) is change.after
+    return owner is change.owner and all(calls(value, ours) for ours in functions(change.after))
+
+
+def _contents(owner: Any) -> Any:
+    return owner if isinstance(owner, dict) else vars_of(owner)
 
 
 class Surgery:
@@ -98,9 +68,9 @@ class Surgery:
         """
         raw = current(target)
         if isinstance(raw, (classmethod, staticmethod)):
-            self.replace(target, type(raw)(self._made(make, raw.__func__)))
+            self.replace(target, type(raw)(self._wrapper(make, raw.__func__)))
         else:
-            self.replace(target, self._made(make, raw))
+            self.replace(target, self._wrapper(make, raw))
 
     def wrap_property(
         self,
@@ -111,8 +81,8 @@ class Surgery:
         """Replace the accessors of a property by ``fget(original)`` and ``fset(original)``."""
         raw = current(target)
         value = property(
-            self._made(fget, raw.fget) if fget else raw.fget,
-            self._made(fset, raw.fset) if fset else raw.fset,
+            self._wrapper(fget, raw.fget) if fget else raw.fget,
+            self._wrapper(fset, raw.fset) if fset else raw.fset,
             raw.fdel,
             raw.__doc__,
         )
@@ -141,25 +111,51 @@ class Surgery:
             raise AttributeError(f"{target} exists already")
         self._set(target, owner, name, value)
 
-    def is_intact(self) -> bool:
-        """Whether every change still stands where its target is found now.
+    def add_entry(self, target: str, key: Any, value: Any) -> None:
+        """Give a dictionary of the host an entry, unless it has one of that key."""
+        table = current(target)
+        if key not in table:
+            table[key] = value
+            self._changes.append(_Change(target, table, key, _ABSENT, value))
 
-        False when somebody replaced ours by something else, and after a reload of the module.
+    def replaced(self) -> list[str]:
+        """The targets where our change is no longer, in order.
+
+        A change is gone when its target's module was imported anew, and when somebody put something
+        there that does not call ours. A wrapper around ours keeps it. Nothing is imported.
         """
-        for change in self._changes:
-            if change.target is None:
-                continue
-            owner, name = locate(change.target)
-            if owner is not change.owner or not _stands(change.after, vars(owner).get(name)):
-                return False
-        return True
+        return [
+            change.target
+            for change in self._changes
+            if change.target is not None and not _stands(change)
+        ]
 
-    def touched(self) -> list[str]:
+    def was_reloaded(self) -> bool:
+        """Whether a module was imported anew since, so that the host's own code stands there."""
+        found = []
+        for target in self.replaced():
+            try:
+                found += functions(current(target, may_import=False))
+            except (ImportError, AttributeError):
+                continue
+        return any(home_of(value).partition(".")[0] in HOSTS for value in found)
+
+    def wrapped_by(self) -> list[str]:
+        """The modules of other packages whose wrappers lie around our changes."""
+        found = []
+        for change in self._changes:
+            value = _contents(change.owner).get(change.name)
+            if change.target is not None and value is not change.after:
+                tops = [part for part in functions(value) if wrapped_by_us(part) is None]
+                found += [home_of(part) for part in tops]
+        return list(dict.fromkeys(found))
+
+    def changed_targets(self) -> list[str]:
         """The targets changed, in order."""
         return [change.target for change in self._changes if change.target is not None]
 
-    def places(self) -> list[tuple[Any, str]]:
-        """Every owner and name changed, the rebound names among them."""
+    def changed_names(self) -> list[tuple[Any, str]]:
+        """Every owner and name changed, names bound by ``from ... import`` among them."""
         return [(change.owner, change.name) for change in self._changes]
 
     def undo(self) -> list[str]:
@@ -167,18 +163,20 @@ class Surgery:
         left = []
         while self._changes:
             change = self._changes.pop()
-            if vars(change.owner).get(change.name, _ABSENT) is not change.after:
+            if _contents(change.owner).get(change.name, _ABSENT) is not change.after:
                 left.append(change.target or f"{change.owner.__name__}:{change.name}")
+            elif isinstance(change.owner, dict):
+                del change.owner[change.name]
             elif change.before is _ABSENT:
                 delattr(change.owner, change.name)
             else:
                 setattr(change.owner, change.name, change.before)
         return left
 
-    def _made(self, make: Callable[[Callable], Callable], original: Callable) -> Callable:
-        made = functools.update_wrapper(make(original), original)
-        setattr(made, _UNDER, original)
-        return made
+    def _wrapper(self, make: Callable[[Callable], Callable], original: Any) -> Callable:
+        wrapper = functools.update_wrapper(make(original), original)
+        mark_as_wrapper(wrapper, original)
+        return wrapper
 
     def _set(self, target: str | None, owner: Any, name: str, value: Any) -> None:
         before = vars(owner).get(name, _ABSENT)

@@ -18,6 +18,12 @@ os.environ[f"{PREFIX}_ENABLE"] = ",".join(_OPT_IN)
 hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile(  # --hypothesis-profile=fuzz
+    "fuzz",
+    parent=hypothesis.settings.get_profile("busy"),
+    max_examples=100_000,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 hypothesis.settings.load_profile("busy")
 
 

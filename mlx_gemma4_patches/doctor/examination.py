@@ -5,18 +5,23 @@ from __future__ import annotations
 import platform
 import sys
 import sysconfig
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import matrix, registry
+from .. import matrix, proofs, registry
 from ..patch import State, distribution_of
 from ..settings import Settings
 from . import probes
 
+CONTEXT = 32768  # tokens
 PTH = "mlx_gemma4_patches_activate.pth"
+
+# distributions that are known to change hosts when they are imported, and what to import
+PATCHERS = {"fusion-mlx": "fusion_mlx", "mlx-optiq": "optiq", "vmlx": "vmlx_engine"}
 
 # verdicts that leave the user with a fault or the doctor without an answer
 UNHEALTHY = {
@@ -27,47 +32,118 @@ UNHEALTHY = {
 }
 
 
-def examine(with_probes: bool, told: probes.Told) -> dict[str, Any]:
-    """Examine this installation.
+def examine(
+    with_probes: bool,
+    told: probes.Told,
+    programs: Sequence[str] = (),
+    model: Path | None = None,
+    context: int = CONTEXT,
+) -> dict[str, Any]:
+    """Examine this installation, and a checkpoint if one is given.
 
     Args:
         with_probes: run every probe live; otherwise the hosts are imported and nothing is proved.
         told: see ``probes.run``.
+        programs: modules to import first, such as a server that embeds a host.
+        model: the folder of a checkpoint.
+        context: tokens of the conversation whose KV cache is counted.
 
     Returns:
-        Keys: environment, activation, patches (each with state, reason and verdict), conflicts,
-        advice, problems, healthy.
+        Keys: environment, activation, imported (the programs), patches (each with state, reason
+        and verdict), conflicts, advice, problems, unimportable (hosts), model (what
+        ``checkpoint.examine`` returns, or None), healthy.
 
     Raises:
         matrix.MatrixError: the matrix cannot be read.
     """
     known = matrix.load()
-    versions = registry.installed_versions()
+    versions = registry.installed_versions({*registry.DISTRIBUTIONS, *known.distributions})
     hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
-    runs = probes.run(hosts, ids if with_probes else [], told)
+    checkpoint, loads = None, []
+    if model is not None:
+        from . import checkpoint as checkpoints  # which needs mlx
+
+        told("patched", "reading the checkpoint")
+        checkpoint = checkpoints.examine(model, context)
+        loads = [(host, str(model)) for host in checkpoints.loaders(hosts) if checkpoint["sound"]]
+    runs = probes.run(hosts, ids if with_probes else [], told, programs, loads=loads)
+    if checkpoint is not None:
+        checkpoints.judge_loading(checkpoint, {mode: run["loads"] for mode, run in runs.items()})
     status = runs["patched"]["status"]
+    owners = status.get("owners", {})
     patches = [
         _judge(patch, runs["stock"]["probes"], runs["patched"]["probes"], known, with_probes)
         for patch in status.get("patches", [])
     ]
-    problems = [*status.get("problems", [])]
-    for host, error in runs["patched"]["hosts"].items():
-        if error:
-            problems.append(f"{host} cannot be imported: {error}")
+    for patch in patches:
+        if patch["id"].partition(".")[0] in owners and not State(patch["state"]).is_on:
+            patch["verdict"] = "foreign"
+    problems = [*status.get("problems", []), *_import_problems(runs)]
     if not hosts:
         problems.append("no host is installed: install mlx-lm, mlx-vlm or vllm-mlx beside this")
-    elif not status.get("active") and Settings.read().on:
+    elif not runs["patched"]["ended"] and not status.get("active") and Settings.read().on:
         problems.append("the patches did not become active in a new process")
     return {
-        "environment": _environment(versions, hosts),
+        "environment": _environment(versions, hosts, owners),
         "activation": _activation(status),
+        "imported": list(programs),
         "patches": patches,
         "conflicts": _conflicts(patches, status),
-        "advice": known.advise(versions),
+        "advice": [
+            *known.advise(versions),
+            *_to_prove(patches),
+            *map(_whose, owners.items()),
+            *_patchers(programs),
+        ],
         "problems": problems,
-        "healthy": not problems and not any(p["verdict"] in UNHEALTHY for p in patches),
+        "unimportable": [host for host, error in runs["patched"]["hosts"].items() if error],
+        "model": checkpoint,
+        "healthy": not problems
+        and not any(p["verdict"] in UNHEALTHY for p in patches)
+        and not any(f["level"] == "problem" for f in (checkpoint or {}).get("findings", ())),
     }
+
+
+def _import_problems(runs: dict[str, Any]) -> list[str]:
+    """What the two processes could not import, and how they ended if not in peace."""
+    stock, patched = runs["stock"], runs["patched"]
+    found = []
+    for name, error in patched["programs"].items():
+        if error:
+            where = "" if stock["programs"].get(name) else " with the patches"
+            found.append(f"{name} (--import) cannot be imported{where}: {error}")
+    for name, error in stock["programs"].items():
+        if error and not patched["programs"].get(name):
+            found.append(f"{name} (--import) cannot be imported without the patches: {error}")
+    for host, error in patched["hosts"].items():
+        if error:
+            found.append(f"{host} cannot be imported: {error}")
+    for words, run in (("without", stock), ("with", patched)):
+        if run["ended"]:
+            found.append(f"{words} the patches: {run['ended']}")
+    return found
+
+
+def _to_prove(patches: list[dict[str, Any]]) -> list[str]:
+    off = State.FINGERPRINT_MISMATCH.value
+    count = sum(p["state"] == off and p["verdict"] != "not_needed" for p in patches)
+    if not count:
+        return []
+    return [
+        f"{count} of the patches are off since the code is none that they were written for: "
+        f"`{proofs.COMMAND}` tries them on this machine and keeps those that hold"
+    ]
+
+
+def _patchers(programs: Sequence[str]) -> list[str]:
+    """Installed programs that change the hosts too and were not imported."""
+    installed = registry.installed_versions(PATCHERS)
+    return [
+        f"{name} {installed[name]} changes the hosts too; with it: doctor --import {module}"
+        for name, module in PATCHERS.items()
+        if name in installed and module not in programs
+    ]
 
 
 def _judge(
@@ -82,10 +158,10 @@ def _judge(
 def _verdict(
     state: State, before: dict | None, after: dict | None, opt_in: bool, with_probes: bool
 ) -> str:
-    if not with_probes:
-        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN, State.WRONG_VERSION)
+    if not with_probes or before is None or after is None:
+        left = (State.FAILED, State.FINGERPRINT_MISMATCH, State.OVERWRITTEN)
         return "fault_left" if state in left else "not_probed"
-    if before is None or after is None or "error" in before or "error" in after:
+    if "error" in before or "error" in after:
         return "error"
     if "not_applicable" in before and "not_applicable" in after:
         return "not_applicable"
@@ -98,7 +174,7 @@ def _verdict(
     return "not_needed"
 
 
-def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
+def _environment(versions: dict, hosts: list[str], owners: dict[str, str]) -> dict[str, Any]:
     return {
         "package": mlx_gemma4_patches.__version__,
         "python": platform.python_version(),
@@ -107,8 +183,18 @@ def _environment(versions: dict, hosts: list[str]) -> dict[str, Any]:
         "device": _device(),
         "mlx": _text(versions, "mlx"),
         "transformers": _text(versions, "transformers"),
-        "hosts": {host: _text(versions, distribution_of(host)) for host in hosts},
+        "hosts": {
+            host: owners.get(host) or _text(versions, distribution_of(host)) for host in hosts
+        },
     }
+
+
+def _whose(owned: tuple[str, str]) -> str:
+    host, owner = owned
+    return (
+        f"{host} here is that of {owner}, not of {distribution_of(host)}: it is patched where its "
+        "code is the same, and not judged where it is not"
+    )
 
 
 def _device() -> str:

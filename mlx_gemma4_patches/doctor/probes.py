@@ -1,7 +1,8 @@
-"""Runs the probes in two subprocesses, one without and one with patches.
+"""Runs probes, and the checks of ``harm``, in subprocesses: without, with patches, or both.
 
-The child (``python -m mlx_gemma4_patches.doctor.probes ID...``) prints one JSON line for each
-probe, so that a probe which takes its process down costs only itself: the rest runs in a new one.
+The child (``python -m mlx_gemma4_patches.doctor.probes``) tells what it is about to do and what
+came of it, so that a probe which takes its process down costs only itself: the rest runs in a new
+one.
 """
 
 from __future__ import annotations
@@ -10,105 +11,156 @@ import concurrent.futures
 import importlib
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import registry
-from ..patch import NotApplicable
+from .. import plan, proofs, registry
+from ..children import TIME_LIMIT, Ended, messages, tell
+from ..patch import NotApplicable, State
 from ..settings import PREFIX
-
-TIME_LIMIT = 180  # seconds for one child
-_MARK = "\x1emlx-gemma4-patches "  # hosts print to stdout as well
 
 Told = Callable[[str, str], None]
 
 
-def run(hosts: list[str], ids: list[str], told: Told) -> dict[str, Any]:
-    """Probe ``ids`` stock and patched, side by side, with every host of ``hosts`` imported.
+def run(
+    hosts: Sequence[str],
+    ids: Sequence[str],
+    told: Told,
+    programs: Sequence[str] = (),
+    time_limit: float = TIME_LIMIT,
+    trial: proofs.Proofs | None = None,
+    modes: Sequence[str] = ("stock", "patched"),
+    loads: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Run ``ids`` in each of ``modes``, side by side, with every host of ``hosts`` imported.
 
     Args:
-        told: called with ``("stock" | "patched", id)`` after each probe, from two threads.
+        ids: of patches, whose probes are run, and names of ``harm.CHECKS``.
+        told: called with ``("stock" | "patched", what)`` before each step, from two threads.
+        programs: modules to import before the hosts.
+        time_limit: seconds that one step may take.
+        trial: what the patched process takes for proved on this machine, instead of the file.
+        loads: hosts, each with a model folder that it is to load without its weights.
 
     Returns:
-        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "hosts": {host: error
-        or None}, "status": what the process says of itself}``. A result has ``faulty`` and
-        ``measured``, or ``not_applicable``, or ``error``.
+        ``{"stock": ..., "patched": ...}``, each ``{"probes": {id: result}, "programs", "hosts" and
+        "loads": {module: error or None}, "status": what the process says of itself, "unknown":
+        {id: {target: fingerprint, or None}} of patches that are off since no release has the code,
+        "ended": how it ended where it should not have, or None}``. A result has ``faulty`` and
+        ``measured``, or ``said`` if it is of a check, or ``not_applicable``, or ``error``.
     """
+    task = [programs, hosts, trial and proofs.plain(trial)]
+    stop = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = {
-            mode: pool.submit(_children, mode, hosts, ids, told) for mode in ("stock", "patched")
-        }
-        return {mode: job.result() for mode, job in jobs.items()}
-
-
-def _children(mode: str, hosts: list[str], ids: list[str], told: Told) -> dict[str, Any]:
-    found: dict[str, Any] = {"probes": {}, "hosts": {}, "status": {}}
-    todo = list(ids)
-    while True:
-        died = _child(mode, hosts, todo, found, told)
-        todo = [name for name in todo if name not in found["probes"]]
-        if died is None or not todo:
-            return found
-        found["probes"][todo[0]] = {"error": died}
-        told(mode, todo[0])
-
-
-def _child(mode: str, hosts: list[str], ids: list[str], found: dict, told: Told) -> str | None:
-    """Fill ``found`` from one child; returns how it died before its end, or None."""
-    environ = {**os.environ, PREFIX: "0" if mode == "stock" else "1"}
-    command = [sys.executable, "-m", __spec__.name, ",".join(hosts), *ids]
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ
-        )
-        killer = threading.Timer(TIME_LIMIT, child.kill)
-        killer.start()
         try:
-            for line in child.stdout:
-                _, mark, message = line.partition(_MARK)
-                if mark:
-                    kind, name, result = json.loads(message)
-                    if kind == "status":
-                        found["status"] = result
-                    else:
-                        found[kind][name] = result
-                    if kind == "probes":
-                        told(mode, name)
+            jobs = {
+                mode: pool.submit(_run, mode, task, ids, told, time_limit, loads, stop)
+                for mode in modes
+            }
+            return {mode: job.result() for mode, job in jobs.items()}
         finally:
-            killer.cancel()
-            code = child.wait()
-        if code == 0:
-            return None
-        errors.seek(0)
-        last = [line.strip() for line in errors if line.strip()][-1:]
-        return f"the process ended with {code}: {last[0] if last else 'no message'}"
+            stop.set()
 
 
-def main(hosts: str, *ids: str) -> None:
-    """The child: import the hosts, run the probes, print what was seen."""
+def _run(
+    mode: str,
+    task: list[Any],
+    ids: Sequence[str],
+    told: Told,
+    time_limit: float,
+    loads: Sequence[tuple[str, str]],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """One mode's findings, from as many children as it takes."""
+    environ = {**os.environ, PREFIX: "0" if mode == "stock" else "1"}
+    found: dict[str, Any] = {"status": {}, "ended": None}
+    found |= {kind: {} for kind in ("probes", "programs", "hosts", "loads", "unknown")}
+    while True:
+        todo = [name for name in ids if name not in found["probes"]]
+        unloaded = [load for load in loads if load[0] not in found["loads"]]
+        command = [sys.executable, "-m", __spec__.name, json.dumps([*task, todo, unloaded])]
+        step, name = "starting", ""
+        try:
+            for kind, *message in messages(command, environ, stop, time_limit):
+                if kind == "begin":
+                    step, name = message
+                    told(mode, f"{step} {name}")
+                elif kind == "status":
+                    (found["status"],) = message
+                else:
+                    found[kind][message[0]] = message[1]
+            return found
+        except Ended as how:
+            if found["status"]:  # it has told everything
+                return found
+            ended = f"{how}, while {step} {name}".rstrip()
+            if step == "probing":
+                found["probes"][name] = {"error": ended}
+            elif step == "loading with":
+                found["loads"][name] = ended
+            else:
+                found["ended"] = ended
+                return found
+
+
+def main(task: str) -> None:
+    """The child: import the programs and the hosts, run the probes, tell what was seen."""
+    programs, hosts, trial, ids, loads = json.loads(task)
+    if trial:
+        proofs.use(proofs.parse(trial))
     mlx_gemma4_patches.activate()  # for environments that run no .pth files
-    for host in filter(None, hosts.split(",")):
-        _tell("hosts", host, _import(host))
+    for kind, modules in (("programs", programs), ("hosts", hosts)):
+        for name in modules:
+            tell("begin", "importing", name)
+            tell(kind, name, _import(name))
+    for host, path in loads:
+        from .checkpoint import load  # after the programs and the hosts, as it needs mlx
+
+        tell("begin", "loading with", host)
+        tell("loads", host, load(host, path))
     patches = {entry_point.name: entry_point for entry_point in registry.registered()}
     for name in ids:
-        _tell("probes", name, _probe(patches[name]))
+        tell("begin", "probing", name)
+        tell("probes", name, _result(name, patches))
     _import_pending()
-    _tell("status", "", mlx_gemma4_patches.status())
+    status = mlx_gemma4_patches.status()
+    for patch in status.get("patches", []):
+        if patch["state"] == State.FINGERPRINT_MISMATCH.value:
+            tell("unknown", patch["id"], _code(patches[patch["id"]]))
+    tell("status", status)
 
 
-def _probe(entry_point: registry.EntryPoint) -> dict[str, Any]:
+def _code(entry_point: registry.metadata.EntryPoint) -> dict[str, str | None]:
+    """The fingerprints of a patch's targets, None where there is no such place; empty if unclear.
+
+    Only of our own patches: what another package changes in its own, the file would not notice.
+    """
+    from .. import engine
+
+    if not registry.is_ours(entry_point):
+        return {}
+    targets = registry.load(entry_point).targets
+    seen = {target: engine.of_this_process().look(target) for target in targets}
+    if {plan.Unseen.NOT_IMPORTED, plan.Unseen.NO_SOURCE} & set(seen.values()):
+        return {}
+    return {t: None if isinstance(value, plan.Unseen) else value for t, value in seen.items()}
+
+
+def _result(name: str, patches: dict[str, registry.metadata.EntryPoint]) -> dict[str, Any]:
     try:
-        finding = registry.load(entry_point).probe()
+        if name not in patches:
+            from . import harm  # with mlx, which the command itself may lack
+
+            return {"said": harm.CHECKS[name]()}
+        finding = registry.load(patches[name]).probe()
     except NotApplicable as reason:
         return {"not_applicable": str(reason)}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": _line(error)}
     return {"faulty": finding.faulty, "measured": finding.measured}
 
 
@@ -116,19 +168,20 @@ def _import_pending() -> None:
     """Import what waiting patches wait for, so that the status is that of a busy process."""
     for patch in mlx_gemma4_patches.status().get("patches", []):
         for module in patch["waits_for"]:
+            tell("begin", "importing", module)
             _import(module)
 
 
 def _import(name: str) -> str | None:
     try:
         importlib.import_module(name)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # a program may end itself at its import
+        return _line(error)
     return None
 
 
-def _tell(kind: str, name: str, result: Any) -> None:
-    print(f"\n{_MARK}{json.dumps([kind, name, result])}", flush=True)
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 if __name__ == "__main__":

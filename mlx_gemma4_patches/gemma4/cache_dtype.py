@@ -63,6 +63,6 @@ def probe(caches: ModuleType) -> Finding:
         except (AttributeError, ValueError) as error:
             return Finding(True, f"{type(batch).__name__}: {error}")
         if batch.keys.dtype != mx.bfloat16 or batch.keys.shape[0] != 3:
-            found = f"{batch.keys.dtype} of {batch.keys.shape[0]} rows"
-            return Finding(True, f"{type(batch).__name__}: bfloat16 of 3 rows is {found}")
+            found = f"{batch.keys.shape[0]} rows of {str(batch.keys.dtype).rpartition('.')[2]}"
+            return Finding(True, f"{type(batch).__name__}: 3 bfloat16 rows became {found}")
     return Finding(False, "a bfloat16 batch stays bfloat16")

@@ -102,17 +102,17 @@ def probe(caches: ModuleType) -> Finding:
         batch.update_and_fetch(mx.zeros((2, 1, 5, 4)), mx.zeros((2, 1, 5, 4)))
         row = batch.extract(1)
         if row.offset != 3:
-            return Finding(True, f"{name}: a row of 3 tokens is extracted as one of {row.offset}")
+            return Finding(True, f"{name}: a row of 3 tokens comes out with {row.offset}")
         batch.filter([1])
         try:
             batch.finalize()
         except ValueError as error:
-            return Finding(True, f"{name}: finalize() after filter(): {error}")
+            return Finding(True, f"{name}: finalize() after filter() fails: {error}")
         if batch.offset.tolist() != [3]:
-            return Finding(True, f"{name}: a row of 3 tokens is kept as {batch.offset.tolist()}")
+            return Finding(True, f"{name}: a row of 3 tokens is kept with {batch.offset.tolist()}")
         batch = make([0, 4])
         batch.update_and_fetch(mx.zeros((2, 1, 2, 4)), mx.zeros((2, 1, 2, 4)))
         batch.filter([1])
         if batch._idx < 0:
             return Finding(True, f"{name}: a row kept in mid-prefill is written to {batch._idx}")
-    return Finding(False, "rows come out of an unfinished prefill with their own tokens")
+    return Finding(False, "a row taken out in mid-prefill holds its own tokens and no others")

@@ -87,14 +87,14 @@ def probe(caches: ModuleType) -> Finding:
             try:
                 back = _round_trip(stayed)
                 if getattr(back, "rotated", False):
-                    return Finding(True, f"{name} comes back with rotated set")
+                    return Finding(True, f"{name}, saved and loaded, takes itself for rotated")
                 seen = [cache.update_and_fetch(*_tokens(length, 1))[0] for cache in (stayed, back)]
                 back.finalize()
             except AttributeError as error:
-                return Finding(True, f"{name}: {error}")
+                return Finding(True, f"{name} cannot be saved and loaded: {error}")
             if not mx.array_equal(*seen):
-                return Finding(True, f"{name} decodes other keys after it came back")
-    return Finding(False, "batches come back from their state as they were")
+                return Finding(True, f"{name}, saved and loaded, attends to other keys")
+    return Finding(False, "batches that were saved and loaded are as they were")
 
 
 def _tokens(start: int, count: int) -> tuple[mx.array, mx.array]:

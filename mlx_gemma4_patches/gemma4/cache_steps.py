@@ -64,7 +64,8 @@ def probe(caches: ModuleType) -> Finding:
         batch.update_and_fetch(mx.zeros((2, 1, count, 4)), mx.zeros((2, 1, count, 4)))
     visible = mask[0, 0].sum(axis=-1).tolist()
     if visible != [2, 3]:
-        return Finding(True, f"the second and third token of a row see {visible} keys, not [2, 3]")
+        measured = f"the second and third token of a short row see {visible} keys, not [2, 3]"
+        return Finding(True, measured)
     batch = caches.BatchRotatingKVCache(4, [3, 0])
     batch.update_and_fetch(mx.zeros((2, 1, 4, 4)), mx.zeros((2, 1, 4, 4)))
     batch.prepare(lengths=[1, 0], right_padding=[0, 1])
@@ -72,8 +73,9 @@ def probe(caches: ModuleType) -> Finding:
     try:
         batch.update_and_fetch(mx.zeros((2, 1, 1, 4)), mx.zeros((2, 1, 1, 4)))
     except RuntimeError as error:
-        return Finding(True, f"a padded step of one token: {error}")
+        return Finding(True, f"a step of one token with padding fails: {error}")
     if visible != [False, False, True, True]:
         places = [place for place, seen in enumerate(visible) if seen]
-        return Finding(True, f"a padded step of one token sees places {places}, not [2, 3]")
-    return Finding(False, "every token sees its window")
+        measured = f"one token with padding sees positions {places}, not [2, 3]"
+        return Finding(True, measured)
+    return Finding(False, "every token sees all of its window")

@@ -66,8 +66,10 @@ def probe(caches: ModuleType) -> Finding:
         keys, _ = cache.update_and_fetch(*_tokens(7, 1))
         seen = sorted(keys.flatten().astype(mx.int32).tolist())
         if seen != [4, 5, 6, 7]:
-            return Finding(True, f"{type(cache).__name__}: token 7 sees {seen}, not [4, 5, 6, 7]")
-    return Finding(False, "a rewound step leaves nothing behind")
+            return Finding(
+                True, f"{type(cache).__name__}: token 7 sees tokens {seen}, not [4, 5, 6, 7]"
+            )
+    return Finding(False, "of tokens that were taken back nothing is left in the cache")
 
 
 def _tokens(start: int, count: int) -> tuple[mx.array, mx.array]:

@@ -32,12 +32,13 @@ def apply(surgery: Surgery, to_quantized: str, attention: str) -> None:
 
 
 def _attention(original):
-    def call(self, x, mask=None, cache=None, **shared):
+    def call(self, x, mask=None, cache=None, *args, **kwargs):
+        shared_kv = args[0] if args else kwargs.get("shared_kv")
         if cache is not None:
             setattr(cache, _MARK, self.layer_type)
-        elif (kv := shared.get("shared_kv")) is not None and isinstance(kv[0], (tuple, list)):
-            cache = _Quantized.of(kv[0], self.head_dim)
-        return original(self, x, mask, cache, **shared)
+        elif shared_kv is not None and isinstance(shared_kv[0], (tuple, list)):
+            cache = _Quantized.of(shared_kv[0], self.head_dim)
+        return original(self, x, mask, cache, *args, **kwargs)
 
     return call
 

@@ -8,6 +8,7 @@ huggingface/transformers#47384, configuration_gemma4.py and configuration_gemma4
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Mapping
@@ -30,13 +31,16 @@ def settings_left_out(text: Mapping[str, Any]) -> dict[str, Any]:
         text: the settings of the text model, ``text_config`` of config.json or all of it.
 
     Returns:
-        An empty dict for Google's layout, and for layers that it has no words for.
+        An empty dict for Google's layout, and for layers that it has no words for or that make no
+        sense.
     """
     found: dict[str, Any] = {}
     if text.get("model_type") == "gemma4_unified_text":
         found["hidden_size_per_layer_input"] = text.get("hidden_size_per_layer_input", 0)
-    if isinstance(text.get("per_layer_config"), Mapping):
-        found |= _global_sizes(text)
+    said = any(text.get(name) is not None for name in _GLOBAL_SIZES)
+    if isinstance(text.get("per_layer_config"), Mapping) and not said:
+        with contextlib.suppress(TypeError, ValueError):
+            found |= _global_sizes(text)
     return found
 
 

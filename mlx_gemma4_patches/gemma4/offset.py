@@ -52,5 +52,5 @@ def probe(*classes) -> Finding:
         if captured.tolist() != before:
             moved.append(f"{type(cache).__name__}: {before} became {captured.tolist()}")
     if moved:
-        return Finding(True, f"a captured offset moved with the update, {moved[0]}")
-    return Finding(False, "a captured offset stays")
+        return Finding(True, f"an offset that was read changed with the next update: {moved[0]}")
+    return Finding(False, "an offset that was read stays as it was")

@@ -15,7 +15,8 @@ def probe(rope: Any) -> Finding:
     graph = io.StringIO()
     mx.export_to_dot(graph, rope._freqs)
     lazy = graph.getvalue().count("shape=rectangle")  # operations, of which evaluation leaves none
-    return Finding(lazy > 0, f"{lazy} operations left to the thread that generates")
+    measured = f"{lazy} operations are still to be computed, by whichever thread generates first"
+    return Finding(lazy > 0, measured)
 
 
 def evaluated(original):

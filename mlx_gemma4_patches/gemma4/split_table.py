@@ -92,9 +92,9 @@ def too_large(folder: Path) -> Table | None:
         return None
     try:
         table = dict(entry for file in folder.glob("model*.safetensors") for entry in _stored(file))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        sizes = [tensor.shape[0] * tensor.row_bytes for tensor in table.values()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    sizes = [tensor.shape[0] * tensor.row_bytes for tensor in table.values()]
     return table if max(sizes, default=0) > limit else None
 
 
@@ -138,7 +138,7 @@ def _split(
 ) -> list[tuple[str, mx.array]]:
     """Put ``table`` into ``model`` in pieces; returns ``weights`` with the pieces' names."""
     path = next((name for name in weights if name.endswith(f".{NAME}.weight")), None)
-    if path is None:
+    if path is None or "weight" not in table:
         return list(weights.items())
     path = path.removesuffix(".weight")
     owner = operator.attrgetter(path.removesuffix(f".{NAME}"))(model)

@@ -71,15 +71,18 @@ def token_ids(
     """
     ids: dict[int, None] = {}
     for name, value_of_file in values.items():
-        refused = []
+        refused, more = [], 0
         for value in _flat(value_of_file):
             try:
                 ids.setdefault(_token_id(value, tokens, vocabulary))
             except ValueError as error:
-                refused.append(f"{reprlib.repr(value)}, which {error}")
+                if len(refused) == _SHOWN:
+                    more += 1
+                else:
+                    refused.append(f"{reprlib.repr(value)}, which {error}")
         if refused:
-            more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-            _warn(f"{folder / name}: left out of {what}: {'; '.join(refused[:_SHOWN])}{more}")
+            shown = "; ".join(refused) + (f" and {more} more" if more else "")
+            _warn(f"{folder / name}: left out of {what}: {shown}")
     return list(ids)
 
 
@@ -107,10 +110,13 @@ def load_config(load: Callable[[str | Path], dict], folder: str | Path) -> dict:
         return load(folder)
     try:
         config = load(folder)
-    except Exception:
-        with TemporaryDirectory() as without:
-            shutil.copy(Path(folder) / "config.json", without)
-            config = load(Path(without))
+    except Exception as error:
+        try:
+            with TemporaryDirectory() as without:
+                shutil.copy(Path(folder) / "config.json", without)
+                config = load(Path(without))
+        except Exception:
+            raise error from None  # it was not for generation_config.json
     if ids := collect(folder):
         config["eos_token_id"] = ids
     return config
@@ -126,9 +132,9 @@ def unite(find: Callable[[], Iterable[Any]], folder: str | Path | None) -> Any:
     if not ids:
         return find()
     try:
-        found = find()
+        found = list(find())
     except Exception:
-        found = ()
+        found = []
     return {*ids, *(i for i in found if type(i) is int)}
 
 
@@ -148,15 +154,21 @@ def probe(*hosts: Callable[[Path], Iterable[Any]]) -> Finding:
                     try:
                         found = set(host(Path(folder)))
                     except Exception as error:
-                        wrong.append(f"{name} raises {type(error).__name__}")
+                        wrong.append(f"eos_token_id {name}: {type(error).__name__}")
                     else:
                         if found != expected:
-                            wrong.append(f"{name} stops at {sorted(found, key=str)}")
+                            wrong.append(
+                                f"eos_token_id {name}: stops at {sorted(found, key=str)}, "
+                                f"not {sorted(expected)}"
+                            )
     finally:
         _log.disabled = False
     if wrong:
-        return Finding(True, f"{wrong[0]}; {len(wrong)} of {len(_CASES) * len(hosts)} cases")
-    return Finding(False, f"{len(_CASES) * len(hosts)} cases stop where they should")
+        cases = len(_CASES) * len(hosts)
+        return Finding(True, f"{len(wrong)} of {cases} configs misread, such as {wrong[0]}")
+    return Finding(
+        False, f"all {len(_CASES) * len(hosts)} configs stop generation where they should"
+    )
 
 
 # generation_config.json, what config.json says, ids expected; <eos> is 1, <turn|> is 3

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from .config import vocabulary_size
 from .stop_tokens import added_tokens, is_gemma4_folder, read, token_ids
+
+_NOTE = "_mlx_gemma4_suppress_tokens"
 
 
 class SuppressTokens:
@@ -25,7 +28,8 @@ class SuppressTokens:
     """
 
     def __init__(self, ids: Sequence[int], vocabulary: int):
-        self._suppressed = (mx.arange(vocabulary)[:, None] == mx.array(ids)).any(-1)
+        self._suppressed = mx.zeros(vocabulary, mx.bool_)
+        self._suppressed[mx.array(ids)] = True
         mx.eval(self._suppressed)  # a lazy array of one thread cannot be evaluated in another
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
@@ -33,6 +37,17 @@ class SuppressTokens:
         return mx.where(self._suppressed, -mx.inf, logits)
 
     process_last_token = __call__  # mlx-vlm's, of a processor that needs no more than that token
+
+
+def note(model: Any, processor: SuppressTokens) -> None:
+    """Note on a model what it must not say."""
+    setattr(model, _NOTE, processor)
+
+
+def noted(model: Any) -> SuppressTokens | None:
+    """What is noted on a model, also if this is a view of it; None where nothing is."""
+    found = getattr(model, _NOTE, None)
+    return found if isinstance(found, SuppressTokens) else None  # a mock answers to every name
 
 
 def of_gemma4(folder: Path) -> SuppressTokens | None:

@@ -33,7 +33,8 @@ END = "<tool_call|>"
 QUOTE = '<|"|>'
 START_ID, END_ID, QUOTE_ID = 48, 49, 52
 
-_INSIDE = re.compile("|".join(map(re.escape, (END, QUOTE))))
+_MARKER = re.compile("|".join(map(re.escape, (START, END, QUOTE))))
+_AROUND = re.compile("|".join(map(re.escape, (START, END))))
 _DEEPEST = 200  # json.dumps of the result has to fit into a thread's stack
 _SHOWN = 30  # characters around an error
 
@@ -138,7 +139,9 @@ def probe(parse_call: Callable[[str], dict[str, Any]]) -> Finding:
         if not understood:
             misread.append(text)
     if misread:
-        return Finding(True, f"{len(misread)} of {len(expected)} misread, such as {misread[0]}")
+        return Finding(
+            True, f"{len(misread)} of {len(expected)} calls misread, such as {misread[0]}"
+        )
     return Finding(False, f"all {len(expected)} calls understood")
 
 
@@ -163,24 +166,29 @@ class Reader:
     """Takes the calls out of a text as it comes.
 
     A call ends at an ``END`` that is in no string. What ``parse`` refuses is content, without the
-    markers around it; where a string is not closed, the call ends at the first ``END`` after all.
-    How the text is cut into parts changes nothing but where the result is cut.
+    markers around it; where a string is not closed, the call ends at the first ``END`` after all,
+    and what comes behind that is read again. How the text is cut into parts changes nothing but
+    where the result is cut. Takes time linear in the text, as ``parse`` does: no more than
+    ``AGAIN`` characters are read again, and what would be read beyond that is content.
 
     Args:
         parse: what stands between two markers to calls of any form; raises ``ToolCallError``.
     """
 
+    AGAIN = 1 << 20
+
     def __init__(self, parse: Callable[[str], list[Any]] = parse):
         self._parse = parse
-        self._held = ""  # a call that may go on, or what may be the beginning of a START
-        self._scanned = 0  # of the call that is held
+        self._call: list[str] | None = None  # the parts of a call that may go on
+        self._tail = ""  # may be the beginning of a marker
         self._in_string = False
         self._passed_end = False
+        self._again = self.AGAIN
 
     @property
     def is_holding(self) -> bool:
         """Whether text was fed that ``finish`` will tell what to make of."""
-        return bool(self._held)
+        return self._call is not None or bool(self._tail)
 
     @property
     def is_behind_end(self) -> bool:
@@ -189,55 +197,80 @@ class Reader:
 
     def feed(self, text: str) -> tuple[str, list[Any]]:
         """The content and the calls that are certain with the next text."""
-        self._held += text
-        return self._take(to_the_end=False)
+        content: list[str] = []
+        calls: list[Any] = []
+        left = [(self._tail + text, 0)]  # texts to read and where, the next one last
+        while left:
+            text, at = left.pop()
+            while mark := _MARKER.search(text, at):
+                piece, at = text[at : mark.start()], mark.end()
+                if not self._take(piece, mark[0], content):
+                    continue
+                if again := self._end_call(END, content, calls):
+                    left.append((text, at))
+                    text, at = again, 0
+            self._hold(text[at:], content)
+        return "".join(content), calls
 
     def finish(self) -> tuple[str, list[Any]]:
         """The content and the calls in what was held back."""
-        return self._take(to_the_end=True)
-
-    def _take(self, to_the_end: bool) -> tuple[str, list[Any]]:
-        content, calls = [], []
-        while self._held:
-            if not self._held.startswith(START):
-                start = self._held.find(START)
-                if start < 0:
-                    start = len(self._held) if to_the_end else beginning(self._held, (START,))
-                content.append(self._held[:start])
-                self._go_on_at(start)
-                if not self._held.startswith(START):
-                    break
-            end = self._end_of_call()
-            if end is None and not to_the_end:
-                break
-            call, after = self._held[len(START) : end], self._held[end:] if end else ""
-            try:
-                calls += self._parse(call.removesuffix(END))
-            except ToolCallError as error:
-                calls += error.calls
-                unread, _, rest = error.rest.partition(END)
-                content.append(unread)
-                after = rest + call[len(call.removesuffix(END)) :] + after if rest else after
-            self._held = after
-            self._go_on_at(0)
+        content: list[str] = []
+        calls: list[Any] = []
+        while self._call is not None:
+            self._call.append(self._tail)
+            self._tail = ""
+            whole = "".join(self._call)
+            ending = END if whole.endswith(END) else ""
+            self._call = [whole.removesuffix(END)]
+            more, calls_of_more = self.feed(self._end_call(ending, content, calls))
+            content.append(more)
+            calls += calls_of_more
+        content.append(self._tail)
+        self._tail = ""
         return "".join(content), calls
 
-    def _end_of_call(self) -> int | None:
-        for mark in _INSIDE.finditer(self._held, max(self._scanned, len(START))):
-            self._scanned = mark.end()
-            if mark[0] == QUOTE:
-                self._in_string = not self._in_string
-            elif not self._in_string:
-                return mark.end()
+    def _take(self, piece: str, marker: str, content: list[str]) -> bool:
+        """Take in a text and the marker behind it; whether that ends a call."""
+        if self._call is None:
+            content.append(piece)
+            if marker == START:
+                self._call = []
             else:
-                self._passed_end = True
-        # what is left is shorter than a marker
-        self._scanned = max(self._scanned, len(self._held) - len(END) + 1)
-        return None
+                content.append(marker)
+            return False
+        self._call.append(piece)
+        if marker == END and not self._in_string:
+            return True
+        self._call.append(marker)
+        self._in_string ^= marker == QUOTE
+        self._passed_end |= marker == END
+        return False
 
-    def _go_on_at(self, position: int) -> None:
-        self._held = self._held[position:]
-        self._scanned, self._in_string, self._passed_end = 0, False, False
+    def _hold(self, text: str, content: list[str]) -> None:
+        """Take in a text without a marker, but for what may be the beginning of one."""
+        is_content = self._call is None
+        begins = beginning(text, (START,) if is_content else (END, QUOTE))
+        (content if is_content else self._call).append(text[:begins])
+        self._tail = text[begins:]
+
+    def _end_call(self, ending: str, content: list[str], calls: list[Any]) -> str:
+        """Read the call that is held; the text, with its ``ending``, that is to be read again."""
+        call = "".join(self._call)
+        self._call, self._in_string, self._passed_end = None, False, False
+        try:
+            calls += self._parse(call)
+            return ""
+        except ToolCallError as error:
+            calls += error.calls
+            unread, _, again = error.rest.partition(END)
+        content.append(unread)
+        if again:
+            again += ending
+            self._again -= len(again)
+            if self._again < 0:
+                content.append(_AROUND.sub("", again))
+                return ""
+        return again
 
 
 # each takes the text and the position of what it reads, and gives that and the position behind it

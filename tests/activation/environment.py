@@ -109,7 +109,7 @@ class Environment:
             env={**clean_environ(), "MLX_GEMMA4_PATCHES_DISABLE": self.disable, **variables},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def run(self, code: str, *options: str, **variables: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import other_models
 from tests.hosts.contract import PatchContract
 from tests.hosts.parity import distance
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gemma4_patches import HOSTS
 from mlx_gemma4_patches.audit import audit
-from tests.hosts.contract import record, stock
+from tests.hosts.contract import skip_unless_needed, stock
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS))
@@ -28,8 +28,8 @@ def test_every_model_is_read_and_every_place_is_one(host):
 
 @pytest.mark.parametrize("host", ["mlx_lm", "mlx_vlm"])
 def test_without_the_patch_an_offset_is_harmful(host):
-    if importlib.util.find_spec(host) is None or not record(f"{host}.cache_offset").state.is_on:
-        return
+    pytest.importorskip(host)
+    skip_unless_needed(f"{host}.cache_offset")
     with stock(f"{host}.cache_offset"):
         places = [place for place in audit(host)["findings"] if place["kind"] == "offset"]
     assert all(place["harmful"] for place in places)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import mlx.core as mx
 
 from tests.hosts.batches import Batch, CacheContract
-from tests.hosts.contract import patched, record, stock
+from tests.hosts.contract import patched, skip_unless_needed, stock
 from tests.hosts.parity import TOLERANCE
 
 
@@ -44,8 +46,7 @@ class TestCacheOffset(CacheContract):
             assert layer.offset.tolist() == [3, 4]
 
     def test_caches_made_before_the_patch_and_after_it_go_on(self) -> None:
-        if not record(self.id).state.is_on:
-            return
+        skip_unless_needed(self.id)
         keys = mx.zeros((2, 1, 1, 4))
         with stock(self.id):
             made_before = self.both([1, 0])
@@ -56,3 +57,14 @@ class TestCacheOffset(CacheContract):
             for layer in made_before + made_after:
                 layer.update_and_fetch(keys, keys)
                 assert layer.offset.tolist() == [1, 2]
+
+    def test_who_evaluates_the_offset_evaluates_the_one_that_is_kept(self) -> None:
+        """Else what a batch once was stays in memory: vllm-mlx evaluates it after each change."""
+        keys = mx.zeros((2, 1, 1, 4))
+        with patched(self.id):
+            for layer in self.both([1, 0]):
+                layer.update_and_fetch(keys, keys)
+                mx.eval(layer.offset)
+                graph = io.StringIO()
+                mx.export_to_dot(graph, vars(layer)["offset"])
+                assert "label" not in graph.getvalue()  # no operation is left to be done

@@ -7,9 +7,10 @@ import logging
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import kv_bits, tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-from tests.hosts import other_models, tokenizer
+from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, patched, stock
 from tests.hosts.server import serve
 

@@ -10,9 +10,10 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-from tests.hosts import checkpoints, other_models
+from tests.hosts import checkpoints
 from tests.hosts.contract import PatchContract, equal, patched
 from tests.hosts.parity import TOLERANCE, distance, reference
 

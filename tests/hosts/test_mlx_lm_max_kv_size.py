@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-from tests.hosts import other_models
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.parity import TOLERANCE, distance, reference
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import other_models
 from tests.hosts.contract import equal, unpatched
 
 pytest.importorskip("mlx_lm")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-from tests.hosts import other_models, tokenizer
+from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.drafting import caches, drafted, plain
 from tests.hosts.server import serve

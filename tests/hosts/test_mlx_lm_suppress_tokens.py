@@ -11,9 +11,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-from tests.hosts import other_models, tokenizer
+from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, equal, patched, stock
 from tests.hosts.parity import reference
 from tests.hosts.server import serve

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.patches.mlx_vlm import apc_together
 from tests.hosts import answers
-from tests.hosts.contract import PatchContract, patched, record, stock
+from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
 
 ID = "mlx_vlm.apc_together"
 TEXT = tiny.prompt(100, seed=2)
@@ -57,8 +60,7 @@ def test_prompts_are_answered_as_alone(loaded, rounds, step):
 
 
 def test_without_the_patch_they_are_not(loaded):
-    if not record(ID).state.is_on:
-        return
+    skip_unless_needed(ID)
     with stock(ID):
         manager = new_cache()
         for rows in ROUNDS["the same and new"]:
@@ -73,3 +75,8 @@ def test_what_was_seen_is_reused(loaded):
             loaded.together(rows, apc_manager=manager)
         stats = manager.stats_snapshot()
         assert stats["matched_tokens"] >= 24, stats
+
+
+def test_a_batch_that_knows_of_no_padding_is_left_alone():
+    for batch in (None, SimpleNamespace(), SimpleNamespace(_right_pad_per_row=None)):
+        assert apc_together.in_one_chunk(lambda _, made: made)(None, batch) is batch

@@ -6,9 +6,10 @@ import importlib
 
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import answers, other_models
-from tests.hosts.contract import PatchContract, patched, record, stock
+from tests.hosts import answers
+from tests.hosts.contract import PatchContract, patched, record, skip_unless_needed, stock
 
 ID = "mlx_vlm.batch_padding"
 LIMIT = 12
@@ -78,11 +79,11 @@ def alone_by_stream(loaded, prompt, limit):
 def test_prompts_are_counted_without_padding(loaded):
     from mlx_vlm import batch_generate
 
+    skip_unless_needed(ID)  # later releases count otherwise
     with patched(ID):
         counts = [
             batch_generate(*loaded, prompts=prompts, max_tokens=2, verbose=False).stats
             for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[1:2], PROMPTS[2:3], PROMPTS[3:])
         ]
     whole, *parts = [stats.prompt_tokens for stats in counts]
-    if record(ID).state.is_on:
-        assert whole == sum(parts)
+    assert whole == sum(parts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hosts import other_models, test_mlx_lm_cache_offset
+from mlx_gemma4_patches.doctor import other_models
+from tests.hosts import test_mlx_lm_cache_offset
 from tests.hosts.batches import Batch, Subject, cache_module
 from tests.hosts.contract import patched, record, stock
 from tests.hosts.parity import TOLERANCE

@@ -73,7 +73,7 @@ def test_as_transformers_writes_that_of_the_text_model(tmp_path: Path, shape: st
         model = load_model(folder)
     except ValueError as error:
         assert "gemma4_text not supported" in str(error)
-        return  # up to 0.5.0
+        pytest.skip("up to 0.5.0 mlx-vlm knows no gemma4_text")
     said = model.language_model(PROMPT, cache=model.language_model.make_cache())
     expected = logits(mlx_vlm_tiny.model(shape))
     assert mx.abs(said.logits - expected).max().item() < 1e-3

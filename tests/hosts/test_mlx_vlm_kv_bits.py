@@ -8,9 +8,10 @@ import logging
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import kv_bits, tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as tiny_model
-from tests.hosts import answers, other_models
+from tests.hosts import answers
 from tests.hosts.contract import PatchContract, patched, stock
 from tests.hosts.server import serve
 

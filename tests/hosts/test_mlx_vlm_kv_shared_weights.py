@@ -11,9 +11,10 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import shared_kv, tiny
 from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
-from tests.hosts import checkpoints, other_models
+from tests.hosts import checkpoints
 from tests.hosts.contract import PatchContract, equal, patched
 
 pytest.importorskip("mlx_vlm.models.gemma4")

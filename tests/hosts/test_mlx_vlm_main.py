@@ -15,7 +15,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.gemma4.tool_calls import END
-from mlx_gemma4_patches.patches.mlx_vlm import tool_parser
+from mlx_gemma4_patches.hosts.mlx_vlm.tool_calls import host_parser
 from tests.hosts import sayings, tokenizer
 from tests.hosts.chat import QUOTE, TOOLS, call
 from tests.hosts.server import serve
@@ -24,7 +24,7 @@ pytest.importorskip("mlx_vlm.models.gemma4")
 
 
 def test_the_answers_of_the_server_are_those_of_the_patched_one(tmp_path: Path) -> None:
-    if tool_parser.host_parser() is None:
+    if host_parser() is None:
         pytest.skip("this mlx-vlm leaves Gemma 4's tool calls to mlx-lm")
     folder = sayings.save(tmp_path, [f"{call(f'a:{QUOTE}x {END} }} y{QUOTE}')}there"])
     body = {

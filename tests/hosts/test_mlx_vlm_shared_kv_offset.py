@@ -7,7 +7,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
-from tests.hosts.contract import PatchContract, record
+from tests.hosts.contract import PatchContract, skip_unless_needed
 from tests.hosts.parity import TOLERANCE, distance
 
 _LENGTHS = (40, 21, 5)  # two past the window of 16
@@ -61,8 +61,7 @@ def test_prompts_padded_to_one_batch_give_the_same_as_alone(e2b) -> None:
 
 
 def test_quantized_keys_and_values_are_shared_as_well(e2b) -> None:
-    if not record("mlx_vlm.shared_kv_offset").state.is_on:
-        return  # later releases share by other means
+    skip_unless_needed("mlx_vlm.shared_kv_offset")  # later releases share by other means
     prompt = mx.array([tiny.prompt(12)])
     cache = e2b.make_cache()
     cache = [c if hasattr(c, "max_size") else c.to_quantized(group_size=32, bits=8) for c in cache]

@@ -9,10 +9,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as tiny_model
 from mlx_gemma4_patches.patches.mlx_vlm import suppress_tokens
-from tests.hosts import other_models, tokenizer
+from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, patched, stock
 from tests.hosts.server import serve
 

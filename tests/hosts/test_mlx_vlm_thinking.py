@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT
 from tests.hosts.chat import call
-from tests.hosts.contract import PatchContract, patched, record, stock
+from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
 
 ID = "mlx_vlm.thinking"
 
@@ -120,8 +120,7 @@ def test_a_thought_that_the_prompt_opens_is_reasoning(chat, says, expected):
 
 
 def test_without_the_patch_a_second_thought_is_content(chat):
-    if not record(ID).state.is_on:
-        return
+    skip_unless_needed(ID)
     says = f"{THOUGHT}\na{END}b{THOUGHT}\nc{END}d"
     with stock(ID):
         assert "<|channel>thought" in chat.stream(says)["content"]

@@ -9,9 +9,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm import tiny as mlx_vlm_tiny
-from tests.hosts import checkpoints, other_models
+from tests.hosts import checkpoints
 from tests.hosts.checkpoints import Tensors
 from tests.hosts.contract import PatchContract, equal, patched, stock
 

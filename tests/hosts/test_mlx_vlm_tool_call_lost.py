@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tool_calls
-from mlx_gemma4_patches.patches.mlx_vlm import tool_parser
+from mlx_gemma4_patches.hosts.mlx_vlm import last_token
+from mlx_gemma4_patches.hosts.mlx_vlm.tool_calls import host_parser
 from tests.hosts.chat import QUOTE, call
 from tests.hosts.contract import PatchContract, patched, stock
 
@@ -93,7 +95,7 @@ def has_streams() -> bool:
 
 def skip_without_parser() -> None:
     """mlx-vlm 0.4.3 takes that of mlx-lm, which has one from 0.31.2 on."""
-    if tool_parser.host_parser() is None and find_spec("mlx_lm.tool_parsers.gemma4") is None:
+    if host_parser() is None and find_spec("mlx_lm.tool_parsers.gemma4") is None:
         pytest.skip("neither host parses Gemma 4's tool calls")
 
 
@@ -209,3 +211,34 @@ def test_without_the_patch_a_string_is_cut(mlx_vlm_chat):
     says = call(f"a:{QUOTE}x {END} y{QUOTE}")
     with stock(ID):
         assert mlx_vlm_chat.answer(says).get("calls") != [{"f": {"a": f"x {END} y"}}]
+
+
+def test_the_function_of_old_streams_is_what_it_was_for_all_but_the_server():
+    from mlx_vlm import server
+
+    suppress = getattr(server, "suppress_tool_call_content", None)
+    if suppress is None:
+        pytest.skip("this mlx-vlm has other streams")
+
+    def told():
+        parts = ("Hi", f"Hi{START}call:f{{}}", f"Hi{START[:4]}")
+        return [
+            server.suppress_tool_call_content(part, in_call, START, "x")
+            for part in parts
+            for in_call in (False, True)
+        ]
+
+    ours = told()
+    with stock(ID):
+        assert ours == told()
+
+
+def test_tokens_of_any_kind_pass():
+    tokens = [SimpleNamespace(text="a"), SimpleNamespace(text="b", finish_reason="stop")]
+    generate = last_token.telling(lambda self: ("context", iter(tokens)))
+    _, passed = generate(None)
+    streams = []
+    for token in passed:
+        assert token.text in "ab"
+        streams.append((last_token.take(), last_token.take()))
+    assert streams == [(streams[0][0], None)] * 2 and streams[0][0].is_at_last

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlx_gemma4_patches.gemma4 import tool_calls
 from tests.hosts.chat import QUOTE, call
-from tests.hosts.contract import PatchContract, patched, record, stock
+from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
 
 ID = "mlx_vlm.tool_parser"
 
@@ -115,8 +115,7 @@ def test_the_result_of_a_call_goes_back_to_the_model(mlx_vlm_chat):
 
 
 def test_without_the_patch_arguments_are_cut(mlx_vlm_chat):
-    if not record(ID).state.is_on:
-        return
+    skip_unless_needed(ID)
     with stock(ID):
         made = mlx_vlm_chat.answer(call(f"a:{QUOTE}x }} y{QUOTE}"))
     assert made["calls"] != [{"f": {"a": "x } y"}}]

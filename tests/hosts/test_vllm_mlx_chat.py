@@ -284,14 +284,14 @@ RESULTS = [("f", "warm"), ("get-it", "dry")]
 
 def test_results_of_tools_go_back_to_the_model(client: Any) -> None:
     if HAS_NO_CALLS_IN_TEMPLATES:
-        return
+        pytest.skip("the engines of this vllm-mlx lose the calls of a conversation")
     assert client.whole(OPENED, RESULTS) == ANSWERS[OPENED]
     assert client.streamed(OPENED, RESULTS) == ANSWERS[OPENED]
 
 
 def test_requests_at_once_are_answered_as_alone(served: Served) -> None:
     if served.mode == "simple":
-        return  # takes one at a time; 0.6.0 tells the others to come back
+        pytest.skip("takes one at a time; 0.6.0 tells the others to come back")
     jobs = [
         (way, number)
         for number in ALONE
@@ -306,7 +306,7 @@ def test_requests_at_once_are_answered_as_alone(served: Served) -> None:
 
 def test_a_client_decides_whether_the_model_thinks(served: Served) -> None:
     if HAS_NO_THINKING_IN_ANTHROPIC:
-        return
+        pytest.skip("this vllm-mlx does not ask Anthropic clients whether to think")
     client, message = served.clients["anthropic"], sayings.ask(PLAIN, SHORT)
     for way in (client.whole, client.streamed):
         budget = {"type": "enabled", "budget_tokens": 1024}

@@ -43,7 +43,7 @@ class TestKvQuantizationNoop(PatchContract):
 @pytest.mark.parametrize("family", ["mlx_lm", "mlx_vlm"])
 def test_a_prompt_takes_less_memory_and_comes_back_nearly_as_it_was(family, bits) -> None:
     if not hasattr(host, "_QuantizedCacheWrapper"):
-        return  # 0.2.7 stores mlx-lm's caches alone, as QuantizedKVCache
+        pytest.skip("0.2.7 stores mlx-lm's caches alone, as QuantizedKVCache")
     full, window = _filled("KVCache", family), _filled("RotatingKVCache", family, 16)
     with patched(ID):
         stored = host._quantize_cache([full, window], bits=bits, group_size=64)

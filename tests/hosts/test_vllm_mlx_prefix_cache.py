@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
-from tests.hosts import batching, checkpoints, other_models
+from tests.hosts import batching, checkpoints
 from tests.hosts.contract import PatchContract, patched, stock
 
 pytest.importorskip("vllm_mlx")
@@ -135,3 +136,16 @@ def test_every_answer_is_that_of_a_fresh_run(
     if window == _LONG and hits[0] is not None:  # the engine has a prefix cache
         assert hits[1] > hits[0]
         assert hits[-1] > hits[-2]
+
+
+def test_nothing_is_stored_for_no_cache():
+    from vllm_mlx.memory_cache import MemoryAwarePrefixCache
+
+    def stored():
+        cache = MemoryAwarePrefixCache(SimpleNamespace())
+        return [cache.store([1, 2, 3], nothing) for nothing in (None, [])], len(cache)
+
+    with patched(ID):
+        ours = stored()
+    with stock(ID):
+        assert ours == stored()

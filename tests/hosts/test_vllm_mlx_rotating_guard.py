@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
-from tests.hosts.contract import PatchContract, record
+from tests.hosts.contract import PatchContract, skip_unless_needed
 
 pytest.importorskip("vllm_mlx")
 
@@ -48,8 +48,7 @@ class TestRotatingGuard(PatchContract):
 
 
 def test_prompts_processed_together_leave_a_batch_that_decodes_as_each_alone() -> None:
-    if not record(ID).state.is_on:
-        return  # later releases process prompts otherwise; see test_vllm_mlx_batching.py
+    skip_unless_needed(ID)  # others process prompts otherwise; see test_vllm_mlx_batching.py
     from vllm_mlx.mllm_batch_generator import MLLMBatchGenerator, MLLMBatchRequest
 
     dense = model("dense")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.patches.vllm_mlx import stop_text
 from tests.hosts import batching, script, tokenizer
 from tests.hosts.contract import PatchContract
 
@@ -63,3 +64,12 @@ def test_an_answer_says_what_comes_before_its_end(tmp_path, stop) -> None:
             with script.says("vllm_mlx", says):
                 answer = engine.answer(batching.message("hi"), max_tokens=5)
             assert (answer.text, answer.finish_reason) == (text, "stop")
+
+
+def test_a_scheduler_without_a_model_and_an_answer_without_tokens_are_left_alone() -> None:
+    answer = SimpleNamespace(finish_reason="stop", output_token_ids=[], new_text="Hi")
+    gemma4 = SimpleNamespace(config=SimpleNamespace(model_type="gemma4"))
+    for scheduler in (SimpleNamespace(), SimpleNamespace(model=gemma4)):
+        wrapped = stop_text.leaving_out_the_last(lambda self, responses: ([answer], {"id"}))
+        assert wrapped(scheduler, []) == ([answer], {"id"})
+    assert answer.new_text == "Hi"

@@ -153,6 +153,20 @@ def test_forms_that_only_the_host_knows_are_still_made():
         assert found == expected[1] if expected[1][1] else found == ("call:f(a=1)", [])
 
 
+def test_a_call_in_a_form_of_the_host_is_streamed_once_and_as_soon_as_it_is_complete():
+    text, expected = f"{START}call:f(a=')')", [("f", {"a": ")"})]
+    with stock(ID):
+        known = whole(text)[1] == expected
+    with patched(ID):
+        for rest in ("", " ", END, f" {END}{call('b:2')}"):
+            wanted = expected + [("f", {"b": 2})] * rest.count("{")
+            assert streamed(list(text + rest))[1] == (wanted if known else wanted[1:])
+        told = parser().extract_tool_calls_streaming(
+            previous_text=text[:-1], current_text=text, delta_text=text[-1:]
+        )
+        assert bool(told) == known
+
+
 def test_without_the_patch_the_second_call_is_lost():
     with stock(ID):
         assert len(whole(f"{call('a:1')}{call('b:2')}")[1]) == 1

@@ -25,13 +25,32 @@ class TestImageCache(PatchContract):
     id = CACHE
 
     def untouched(self):
-        """An image that is not known, and what ``fetch`` says for chat that is not streamed."""
-        from vllm_mlx.mllm_cache import MLLMPrefixCacheManager
+        """The manager of the cache, and a model that is no Gemma 4."""
+        from vllm_mlx.mllm_cache import MLLMCacheManager
 
-        manager = MLLMPrefixCacheManager()
+        manager = MLLMCacheManager()
         manager.store_cache(["an image"], "hi", ["keys and values"], num_tokens=3)
-        entry, length = manager.fetch(["an image"], "hi")
-        return manager.fetch_cache(["another"], "hi"), entry.kv_cache, length
+        found = [manager.fetch_cache([name], "hi") for name in ("an image", "another")]
+        with unbatched.model(_answering, enable_cache=True) as model:
+            model.model.config.model_type = "qwen3_vl"
+            model._prepare_images = lambda images: images
+            model._cache_manager.store_cache(["an image"], "hi", ["keys and values"], num_tokens=3)
+            said = [vars(model.generate("hi", ["an image"])) for _ in range(2)]
+            return found, manager.get_stats(), said, model.get_cache_stats()
+
+
+def _answering(*args, **how):
+    return SimpleNamespace(text="so", prompt_tokens=1, generation_tokens=1)
+
+
+def test_the_manager_of_the_cache_finds_what_it_was_given() -> None:
+    from vllm_mlx.mllm_cache import MLLMCacheManager
+
+    manager = MLLMCacheManager()
+    manager.store_cache(["an image"], "hi", ["keys and values"], num_tokens=3)
+    with patched(CACHE):
+        assert manager.fetch_cache(["an image"], "hi") == (["keys and values"], True)
+        assert manager.get_stats()["hits"] == 1
 
 
 class TestFinishReason(PatchContract):

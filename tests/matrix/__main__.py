@@ -14,36 +14,38 @@ import sys
 import time
 from typing import Any
 
-import yaml
-
 from mlx_gemma4_patches import matrix
 
 from . import environments
+from .file import read, save
 
 FILE = environments.ROOT / matrix.FILE
 SUBJECTS = ("vllm-mlx", "mlx-vlm", "mlx-lm")  # a combination is about the first of these in it
 OUTCOMES = {"proved": "fixed", "not_needed": "fine", "not_applicable": "not_applicable"}
-HEADER = """\
-# Which fault is in which release. Titles, conditions and links are written by hand; fingerprints
-# (code) and evidence by `nox -s matrix -- --write`; see mlx_gemma4_patches/matrix.py.
-"""
 
 
 def main() -> int:
     options = _parser().parse_args()
-    data = _read()
+    data = read(FILE)
     chosen = {
         name: combination
         for name, combination in data["combinations"].items()
         if not options.only or any(name.startswith(part) for part in options.only)
     }
+    if not chosen:
+        print(f"no combination begins with {' or '.join(options.only)}; {FILE.name} names them all")
+        return 2
+    print(f"{len(chosen)} combinations", flush=True)
     pythons = {name: environments.base(name) for name in {c["base"] for c in chosen.values()}}
     errors: list[str] = []
 
     prints = _side_by_side(_fingerprints, chosen, pythons)
+    if unlisted := _unlisted(data, prints):
+        print(*unlisted, sep="\n")
+        return 1
     if options.write:
         _write_fingerprints(data, chosen, prints)
-        _save(data)
+        save(data, FILE)
     else:
         errors += _wrong_fingerprints(data, chosen, prints)
 
@@ -52,7 +54,7 @@ def main() -> int:
         errors += _wrong_outcomes(data, name, result)
     if options.write:
         _write_evidence(data, results)
-        _save(data)
+        save(data, FILE)
     else:
         errors += _wrong_evidence(data, results)
     tested = _tested(options.tests, chosen)
@@ -60,6 +62,8 @@ def main() -> int:
         errors += [f"{name}: {failure}"] if failure else []
 
     print(*errors, sep="\n")
+    if options.write:
+        print("PATCHES.md: python -m tests.matrix.table")
     print(f"{len(chosen)} combinations, {len(errors)} disagreements")
     return 1 if errors else 0
 
@@ -89,17 +93,18 @@ def _side_by_side(job: Any, chosen: dict, pythons: dict) -> dict[str, Any]:
     results = {}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         futures = {
-            pool.submit(_timed, job, combination, pythons[combination["base"]]): name
+            pool.submit(_timed, job, name, combination, pythons[combination["base"]]): name
             for name, combination in chosen.items()
         }
         for future in concurrent.futures.as_completed(futures):
             name = futures[future]
             results[name], seconds = future.result()
-            print(f"{job.__name__[1:]} {name} {seconds:.0f} s", flush=True)
+            print(f"{job.__name__[1:].replace('_', ' ')} of {name}: {seconds:.0f} s", flush=True)
     return {name: results[name] for name in chosen}
 
 
-def _timed(job: Any, combination: dict, python: Any) -> tuple[Any, float]:
+def _timed(job: Any, name: str, combination: dict, python: Any) -> tuple[Any, float]:
+    print(f"{job.__name__[1:].replace('_', ' ')} of {name} ...", flush=True)
     start = time.monotonic()
     return job(combination, python), time.monotonic() - start
 
@@ -152,6 +157,25 @@ def _about(patch_id: str, data: dict, name: str) -> bool:
     return _subject(data["combinations"][name]).replace("-", "_") == patch_id.partition(".")[0]
 
 
+def _unlisted(data: dict, prints: dict) -> list[str]:
+    """Patches without a row, and rows without a patch, each with the command that mends it."""
+    registered = set().union(*prints.values())
+    hosts = {patch_id.partition(".")[0] for patch_id in registered}
+    rows = {patch_id for patch_id in data["patches"] if patch_id.partition(".")[0] in hosts}
+    return [
+        f"{patch_id} has no row in {FILE.name}: python -m tests.new {patch_id} lays one"
+        for patch_id in sorted(registered - rows)
+    ] + [
+        f"{patch_id} has a row and no entry point: python -m tests.new {patch_id} lays one, and "
+        "python -m pip install --no-deps --no-build-isolation -e . registers it"
+        for patch_id in sorted(rows - registered)
+    ]
+
+
+def _write_command(name: str) -> str:
+    return f'python -m tests.matrix --write --tests none "{name}"'
+
+
 def _own_prints(data: dict, chosen: dict, prints: dict) -> dict[str, dict[str, dict[str, str]]]:
     """``{patch id: {release: {target: fingerprint}}}``."""
     found: dict[str, dict] = {patch_id: {} for patch_id in data["patches"]}
@@ -183,11 +207,16 @@ def _write_fingerprints(data: dict, chosen: dict, prints: dict) -> None:
 def _wrong_fingerprints(data: dict, chosen: dict, prints: dict) -> list[str]:
     errors = []
     for patch_id, by_release in _own_prints(data, chosen, prints).items():
-        parts = data["patches"][patch_id]["code"]
+        parts = data["patches"][patch_id].get("code", [])
         code = {release: part["targets"] for part in parts for release in part["releases"]}
         for release, targets in by_release.items():
             if code.get(release) != targets:
-                errors.append(f"{patch_id}: the fingerprints of {release} are others")
+                what = "are others" if release in code else "are not written"
+                combination = f"{patch_id.partition('.')[0].replace('_', '-')} {release}"
+                errors.append(
+                    f"{patch_id}: the fingerprints of {release} {what}; "
+                    f"{_write_command(combination)} writes them"
+                )
     return errors
 
 
@@ -241,37 +270,11 @@ def _wrong_evidence(data: dict, results: dict) -> list[str]:
         for name, result in results.items():
             measured = _outcomes(result).get(patch_id)
             if _about(patch_id, data, name) and measured != written.get(name):
-                errors.append(f"{name}: {patch_id} is {measured}, written is {written.get(name)}")
+                errors.append(
+                    f"{name}: {patch_id} is {measured}, written is {written.get(name)}; "
+                    f"{_write_command(name)} writes it"
+                )
     return errors
-
-
-def _read() -> dict:
-    """The documents of the file as one."""
-    data: dict = {"patches": {}}
-    for document in yaml.safe_load_all(FILE.read_text(encoding="utf-8")):
-        data["patches"] |= document.pop("patches", {})
-        data |= document
-    return data
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes what is said twice twice: a row is read by itself."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _save(data: dict) -> None:
-    documents = [{key: data[key] for key in ("schema", "releases", "advice")}]
-    for host in ("mlx_lm", "mlx_vlm", "vllm_mlx"):
-        rows = {i: data["patches"][i] for i in sorted(data["patches"]) if i.startswith(f"{host}.")}
-        documents.append({"host": host, "patches": rows})
-    evidence = dict(sorted(data["evidence"].items()))
-    documents.append({"combinations": data["combinations"], "evidence": evidence})
-    text = yaml.dump_all(
-        documents, Dumper=_Plain, sort_keys=False, width=100, default_flow_style=None
-    )
-    FILE.write_text(HEADER + text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def release(distribution: str, version: str) -> Path:
     folder = CACHE / "releases" / f"{distribution}-{version}"
     with _unpacking:  # combinations that run side by side share releases
         if not folder.is_dir():
+            say(f"downloading {distribution} {version}")
             wheels = CACHE / "wheels"
             _pip(
                 sys.executable,
@@ -81,11 +82,18 @@ def base(name: str) -> Path:
     python = folder / "bin" / "python"
     complete = folder / "complete"
     if not complete.is_file():
+        say(f"making the {name} base environment: mlx, transformers, what the hosts need (minutes)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         _pip(python, "install", *BASES[name], *NEEDS)
         _pip(python, "install", "--no-deps", *NEEDS_ALONE)
         complete.touch()
-    _pip(python, "install", "-e", f"{ROOT}[test]")
+    say(f"installing this checkout into the {name} base environment")
+    checkout = f"{ROOT}[test]"
+    try:  # all it needs is there, as a rule: no index is asked
+        _pip(python, "install", "--no-index", "--no-build-isolation", "-e", checkout, quiet=True)
+    except subprocess.CalledProcessError:
+        say("something that it needs is missing: asking the package index")
+        _pip(python, "install", "-e", checkout)
     return python
 
 
@@ -97,5 +105,11 @@ def environ(combination: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
 
 
-def _pip(python: str | Path, *arguments: str) -> None:
-    subprocess.run([python, "-m", "pip", "-qq", *arguments], check=True)
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{text} ...", flush=True)
+
+
+def _pip(python: str | Path, *arguments: str, quiet: bool = False) -> None:
+    errors = subprocess.DEVNULL if quiet else None
+    subprocess.run([python, "-m", "pip", "-qq", *arguments], check=True, stderr=errors)

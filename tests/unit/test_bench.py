@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_gemma4_patches import bench
+from mlx_gemma4_patches.bench import comparing, starting
 
 
 def test_figures_are_medians_and_the_order_alternates():
@@ -19,15 +19,15 @@ def test_figures_are_medians_and_the_order_alternates():
 
     stock = measured("stock", 9.0, 1.0, 2.0, 4.0)  # the first warms up
     patched = measured("patched", 9.0, 1.0, 1.0, 8.0)
-    row = bench._compare("a thing", "ms", stock, patched, rounds=3)
+    row = comparing.compare("a thing", "ms", stock, patched, rounds=3)
     assert row == {"what": "a thing", "stock": 2e3, "patched": 1e3, "ratio": 1.0, "unit": "ms"}
     assert order == ["stock", "patched"] * 2 + ["patched", "stock"] + ["stock", "patched"]
 
 
 def test_start_up_is_measured_in_milliseconds():
-    rows = bench.start_up(rounds=3)
+    rows = list(starting.start_up(rounds=3))
     assert [row["what"] for row in rows] == ["start-up, no host imported", "start-up, switched off"]
     for row in rows:
         assert row["unit"] == "ms"
-        assert 1 < row["stock"] < 5000 and 1 < row["patched"] < 5000
+        assert row["stock"] > 1 and row["patched"] > 1
         assert row["ratio"] > 0

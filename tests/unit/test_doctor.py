@@ -1,6 +1,7 @@
 """The doctor on a host and patches of our own, found through the path like installed ones."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -60,10 +61,13 @@ def test_a_probe_that_kills_its_process_costs_only_itself(fake_host):
     for mode in ("stock", "patched"):
         found = runs[mode]["probes"]
         assert found["mlx_lm.fine"] == {"faulty": False, "measured": "all is well"}
-        assert found["mlx_lm.dies"] == {"error": "the process ended with 3: no message"}
+        died = "the process ended with 3: no message, while probing mlx_lm.dies"
+        assert found["mlx_lm.dies"] == {"error": died}
         assert found["mlx_lm.raising"] == {"error": "RuntimeError: no luck"}
         assert found["mlx_lm.elsewhere"] == {"not_applicable": "nothing here"}
-        assert {patch_id for seen, patch_id in told if seen == mode} == set(fake_host)
+        steps = ["importing mlx_lm", "probing mlx_lm.dies", "importing mlx_lm"]
+        steps += [f"probing {name}" for name in fake_host if name != "mlx_lm.dies"]
+        assert [what for seen, what in told if seen == mode][: len(steps)] == steps
     assert runs["patched"]["status"]["hosts"] == {"mlx_lm": "1.0"}
     assert runs["stock"]["status"]["active"] is False
 
@@ -73,6 +77,70 @@ def test_a_host_that_cannot_be_imported_is_named(fake_host, tmp_path):
     runs = probes.run(["mlx_lm"], [], lambda *seen: None)
     assert "no_such_module_anywhere" in runs["patched"]["hosts"]["mlx_lm"]
 
+
+def test_a_probe_that_stands_still_is_said_to(fake_host, tmp_path):
+    with (tmp_path / "their_patches.py").open("a") as module:
+        module.write("import time\ndies = make('dies', lambda: time.sleep(60))\n")
+    runs = probes.run(["mlx_lm"], ["mlx_lm.dies", "mlx_lm.fine"], lambda *seen: None, (), 5)
+    for mode in ("stock", "patched"):
+        found = runs[mode]["probes"]
+        still = "the process made no progress for 5 s, while probing mlx_lm.dies"
+        assert found["mlx_lm.dies"] == {"error": still}
+        assert found["mlx_lm.fine"]["measured"] == "all is well"
+
+
+def test_a_process_that_ends_at_the_import_of_a_host_is_reported_as_that(fake_host, tmp_path):
+    (tmp_path / "mlx_lm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    found = examine(tmp_path, "doctor")
+    assert found["problems"] == [
+        f"{words} the patches: the process was ended by SIGSEGV: no message, while importing mlx_lm"
+        for words in ("without", "with")
+    ]
+
+
+def test_a_program_is_imported_before_the_hosts(fake_host, tmp_path):
+    (tmp_path / "program.py").write_text("import sys\nassert 'mlx_lm' not in sys.modules\n")
+    (tmp_path / "strange.py").write_text("import program\nraise RuntimeError('no\\nluck')\n")
+    (tmp_path / "quits.py").write_text("raise SystemExit('usage: quits')\n")
+    found = examine(tmp_path, "doctor", "--import", "program", "--import", "quits")
+    assert found["imported"] == ["program", "quits"]
+    assert found["problems"] == ["quits (--import) cannot be imported: SystemExit: usage: quits"]
+    found = examine(tmp_path, "doctor", "--import", "strange")
+    assert found["problems"] == ["strange (--import) cannot be imported: RuntimeError: no luck"]
+
+
+def test_a_known_patcher_is_named_until_it_is_imported(fake_host, tmp_path):
+    (tmp_path / "optiq.py").write_text("")
+    info = tmp_path / "mlx_optiq-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: mlx-optiq\nVersion: 1.0\n")
+    (tmp_path / "no.py").write_text("raise ImportError('no')\n")  # a problem, as examine expects
+    found = examine(tmp_path, "doctor", "--import", "no")
+    (advice,) = (text for text in found["advice"] if "optiq" in text)
+    assert "mlx-optiq 1.0" in advice and "doctor --import optiq" in advice
+    found = examine(tmp_path, "doctor", "--import", "no", "--import", "optiq")
+    assert not any("optiq" in text for text in found["advice"])
+
+
+def examine(folder, *arguments):
+    """What the command prints with ``folder``'s mlx_lm as the only host; it finds a problem."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_MLX_LM, *arguments, "--no-probes", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.returncode == 1, done.stderr
+    return json.loads(done.stdout)
+
+
+ONLY_MLX_LM = """
+import sys
+from mlx_gemma4_patches.doctor import examination
+examination._is_installed = lambda host: host == "mlx_lm"
+from mlx_gemma4_patches.__main__ import main
+sys.exit(main())
+"""
 
 FAULTY, FIXED = {"faulty": True, "measured": ""}, {"faulty": False, "measured": ""}
 
@@ -90,7 +158,8 @@ FAULTY, FIXED = {"faulty": True, "measured": ""}, {"faulty": False, "measured": 
         (State.APPLIED, FIXED, FIXED, "not_shown"),
         (State.APPLIED, {"error": "x"}, FIXED, "error"),
         (State.NOT_NEEDED, {"not_applicable": "x"}, {"not_applicable": "x"}, "not_applicable"),
-        (State.FAILED, None, None, "error"),
+        (State.FAILED, None, None, "fault_left"),
+        (State.APPLIED, None, None, "not_probed"),
     ],
 )
 def test_the_verdict_follows_from_state_and_probes(state, stock, patched, verdict):
@@ -112,6 +181,46 @@ def test_wrong_usage_exits_with_2(arguments):
 def test_explain_refuses_an_unknown_id_with_the_next_step(capsys):
     assert command_line.main(["explain", "mlx_lm.nothing"]) == 2
     assert "list" in capsys.readouterr().err
+
+
+def test_explain_names_what_comes_close(capsys):
+    assert command_line.main(["explain", "mlx_lm.cache_ofset"]) == 2
+    assert "did you mean mlx_lm.cache_offset" in capsys.readouterr().err
+
+
+def test_explain_needs_no_host(tmp_path):
+    (tmp_path / "mlx.py").write_text("raise ImportError('there is no mlx here')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_gemma4_patches", "explain", "mlx_lm.kv_bits", "--json"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "MLX_GEMMA4_PATCHES": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert "What the user sees" in told["story"]
+    assert told["targets"]
+
+
+def test_explain_tells_of_a_patch_that_cannot_be_loaded_in_one_line(fake_host, tmp_path):
+    (tmp_path / "their_patches.py").write_text('"""Theirs."""\nraise ImportError("no\\nmlx")\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_gemma4_patches", "explain", "mlx_lm.fine"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = "error: mlx_lm.fine could not be loaded: ImportError: no mlx"
+    assert done.stderr.splitlines() == [said]
+
+
+def test_without_a_host_list_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HOSTS, "list"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "install mlx-lm" in line
 
 
 def test_without_a_host_the_doctor_says_what_to_install(tmp_path):

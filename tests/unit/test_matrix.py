@@ -1,4 +1,5 @@
 import contextlib
+import re
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ patches:
     - {mlx-lm: ==1.1.0}
     code:
     - {releases: [1.0.0], targets: {"mlx_lm.a:f": abcd}}
+end: file
 """
 
 
@@ -29,7 +31,8 @@ def test_a_condition_holds_when_all_parts_of_one_alternative_do():
     assert row.is_faulty({"mlx-lm": Version("1.0.0"), "mlx": Version("2.0")})
     assert not row.is_faulty({"mlx-lm": Version("1.0.0"), "mlx": Version("1.0")})
     assert not row.is_faulty({"mlx-lm": Version("1.0.0")})
-    assert not row.is_faulty({"mlx-lm": None, "mlx": Version("2")})
+    assert row.is_faulty({"mlx-lm": None, "mlx": Version("2")})  # it may be
+    assert not row.is_faulty({"mlx": Version("2")})
     assert row.is_faulty({"mlx-lm": Version("1.1.0")})
 
 
@@ -45,6 +48,15 @@ def test_advice_is_for_its_combination_only():
     known = matrix.parse(TEXT)
     assert known.advise({"mlx-lm": Version("1.0.0")}) == ["upgrade"]
     assert known.advise({"mlx-lm": Version("1.1.0")}) == []
+    assert known.advise({"mlx-lm": None}) == []
+
+
+def test_advice_is_for_its_system_only_and_names_its_source(monkeypatch):
+    part = {"when": {"mlx": ">=0"}, "text": "a crash", "link": "https://x", "system": "Darwin"}
+    known = matrix.parse(yaml.safe_dump({**yaml.safe_load(TEXT), "advice": [part]}))
+    for system, said in (("Darwin", ["a crash (https://x)"]), ("Linux", [])):
+        monkeypatch.setattr(matrix.platform, "system", lambda system=system: system)
+        assert known.advise({"mlx": Version("1")}) == said
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,8 @@ def test_advice_is_for_its_combination_only():
         ({"patches": {"a.b": {"title": "t", "faulty": [], "opt_in": "no"}}}, "neither true nor"),
         ({"patches": {"a.b": {"title": "t", "faulty": [], "kind": "hack"}}}, "neither fix nor add"),
         ({"patches": {"a.b": {"faulty": []}}}, "patches.a.b.title"),
+        ({"advice": [{"when": {}, "text": "t", "url": "u"}]}, "advice: unknown keys url"),
+        ({"advice": [{"when": {}, "text": "t", "link": 1}]}, "advice.link: expected text"),
         ({"evidence": {"a.b": {"finished": []}}}, "evidence.a.b: unknown outcomes finished"),
     ],
 )
@@ -74,14 +88,18 @@ def test_a_breach_of_the_schema_is_named_with_its_place(change, words):
 DOCUMENTS = """
 schema: 1
 releases: {}
+end: document
 ---
 host: one
 patches: {one.fault: {title: a, faulty: []}}
+end: document
 ---
 host: two
 patches: {two.fault: {title: b, faulty: []}}
+end: document
 ---
 evidence: {one.fault: {fixed: [here]}}
+end: file
 """
 
 
@@ -94,7 +112,13 @@ def test_a_host_reads_no_further_than_its_own_patches():
         matrix.parse(broken, host="two")
 
 
-@pytest.mark.parametrize("text", ["", "[", "a: b: c", "\x00", "!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[", "a: b: c", "\x00", "!!python/object:os.system {}"),
+        *("a: !!bool zz", "a: !!timestamp zz", "a: !!int zz", "a: &b [*b]", "? [1]: 2"),
+    ],
+)
 def test_what_is_no_plain_yaml_mapping_is_refused(text):
     with pytest.raises(matrix.MatrixError):
         matrix.parse(text)
@@ -126,9 +150,25 @@ _values = st.recursive(
 @given(patches=_values, releases=_values, advice=_values, evidence=_values)
 def test_any_structure_is_read_or_refused(patches, releases, advice, evidence):
     first = {"schema": 1, "releases": releases, "advice": advice}
-    documents = [first, {"patches": patches}, {"evidence": evidence}]
+    documents = [
+        {**first, "end": "document"},
+        {"patches": patches, "end": "document"},
+        {"evidence": evidence, "end": "file"},
+    ]
     with contextlib.suppress(matrix.MatrixError):
         matrix.parse(yaml.safe_dump_all(documents))
+
+
+def test_a_file_that_is_cut_anywhere_is_refused():
+    text = matrix.path().read_text(encoding="utf-8")
+    ends = [match.end() for match in re.finditer(r"^end: \w+$", text, re.MULTILINE)]
+    for host, end in zip((None, "mlx_lm", "mlx_vlm", "vllm_mlx", None), ends, strict=True):
+        if host is None and end != ends[-1]:
+            continue  # what all share is no use alone
+        for cut in {*range(0, end, end // 25), end - 1, *ends[: ends.index(end)]}:
+            with pytest.raises(matrix.MatrixError, match=r"cut off|no valid YAML|expected a"):
+                matrix.parse(text[:cut], host=host)
+        matrix.parse(text[:end], host=host)
 
 
 def test_the_shipped_file_follows_the_schema_and_names_only_what_it_measured():

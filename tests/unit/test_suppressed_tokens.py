@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import mlx.core as mx
 import pytest
@@ -76,3 +78,12 @@ def test_logits_of_a_batch_keep_shape_and_dtype(dtype):
     made = suppressed_tokens.SuppressTokens([2, 7], 8)(mx.array([0]), logits)
     assert made.dtype == dtype and made.shape == (3, 8)
     assert made.tolist() == [[0, 0, float("-inf"), 0, 0, 0, 0, float("-inf")]] * 3
+
+
+def test_a_note_is_found_on_a_model_that_has_one_and_on_no_other_object(folder):
+    (folder / "generation_config.json").write_text('{"suppress_tokens": [501]}')
+    model, processor = SimpleNamespace(), suppressed_tokens.of_gemma4(folder)
+    assert suppressed_tokens.noted(model) is None
+    suppressed_tokens.note(model, processor)
+    assert suppressed_tokens.noted(model) is processor
+    assert suppressed_tokens.noted(Mock()) is None  # it answers to every name

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import json
-import time
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mlx_gemma4_patches.gemma4 import tool_calls
 from mlx_gemma4_patches.gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError, parse
+from tests.fuzz import texts
+from tests.unit.counting import Steps
 
 MARKUP = [START, END, QUOTE, *("call:", "call:f{", "null", "None", "true", "e5", "<|", "|>")]
 MARKUP += list("{}[],:\"'\\\n a1-+.é\U0001f600")
@@ -186,43 +187,47 @@ def test_what_is_malformed_is_refused_where_it_is(text):
     assert raised.value.rest == text
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        lambda n: 'call:f{a:<|"|>' + 'x{"},:' * n + QUOTE + "}",
-        lambda n: "call:f{a:" + "x" * n + "}",
-        lambda n: "call:f{" + "a:'\"," * n,
-        lambda n: "call:f{" + "'a\\'" * n,
-        lambda n: "call:f{a:'" + "'    " * n,
-        lambda n: "call:f{" + "a: : " * n + "}",
-        lambda n: "call:f{a:" + " a" * n + ":}",
-        lambda n: "call:f{a:" + '<|"|' * n,
-        lambda n: 'call:f{a:"' + "\\u0041" * n + '"}',
-        lambda n: "call:" * n,
-        lambda n: "call:f{}" * n,
-        lambda n: "call:f{a:[" + "[1]," * n + "]}",
-        lambda n: "call:f{a:[" + "[[1],]," * n + "]}",
-        lambda n: "call:f{a:[" + "1," * n + "x]}",
-        lambda n: "call:f{a:" + "9" * n + "}",
-        lambda n: "call:f{" + "a:b:c:" * n + "1}",
-        lambda n: "call:f{" + "{" * n,
-    ],
-)
-def test_the_time_is_linear_in_the_text(hostile):
-    def seconds(text):
-        start = time.process_time()
+def steps(monkeypatch, shape, length, feed):
+    """What ``feed`` reads of a text of ``length`` characters, for each of them."""
+    counted = Steps()
+    with monkeypatch.context() as patched:
+        counted.watch(tool_calls, patched)
+        text = texts.long(shape, length)
         with contextlib.suppress(ToolCallError):
-            parse(text)
-        return time.process_time() - start
+            feed(text, counted)
+    return counted.count / len(text)
 
-    unit = len(hostile(2)) - len(hostile(1))
-    texts = [hostile(size // unit) for size in (10**6, 2 * 10**6)]
-    gc.disable()  # its passes over the result are not the parser's
-    try:
-        one, two = (min(seconds(text) for _ in range(2)) for text in texts)
-    finally:
-        gc.enable()
-    assert two < 2.3 * one + 0.02, (one, two)
+
+@pytest.mark.parametrize("shape", texts.OF_CALLS)
+def test_what_is_read_is_linear_in_the_text(monkeypatch, shape):
+    def feed(text, counted):
+        parse(counted.text(text))
+
+    one, two = (steps(monkeypatch, texts.OF_CALLS[shape], n, feed) for n in (5_000, 10_000))
+    assert two < 1.1 * one
+
+
+@pytest.mark.parametrize("part", [None, 7], ids=["one feed", "many feeds"])
+@pytest.mark.parametrize("shape", texts.OF_ANSWERS)
+def test_what_a_reader_reads_is_linear_in_the_text(monkeypatch, shape, part):
+    def feed(text, counted):
+        reader = Reader(lambda call: parse(counted.text(call)))
+        step = part or len(text)
+        for at in range(0, len(text), step):
+            reader.feed(counted.text(text[at : at + step]))
+        reader.finish()
+
+    monkeypatch.setattr(Reader, "AGAIN", 20_000)
+    one, two = (steps(monkeypatch, texts.OF_ANSWERS[shape], n, feed) for n in (5_000, 10_000))
+    assert two < 1.1 * one
+
+
+def test_what_would_be_read_again_and_again_is_content(monkeypatch):
+    text = f"{START}call:f{{a:{QUOTE}{END}{QUOTE}" * 3 + f"{START}call:g{{}}{END}!"
+    content = f"call:f{{a:{QUOTE}{QUOTE}" * 3
+    assert read([text]) == (f"{content}!", [{"name": "g", "arguments": {}}])
+    monkeypatch.setattr(Reader, "AGAIN", len(text))
+    assert read([text]) == read(list(text)) == (f"{content}call:g{{}}!", [])
 
 
 def read(parts):

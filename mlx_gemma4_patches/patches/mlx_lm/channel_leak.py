@@ -50,7 +50,7 @@ def probe() -> Finding:
     for answer, found in wrong.items():
         seen = f"{answer!r} is taken for {found}"
         return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} answers wrong, such as: {seen}")
-    return Finding(False, f"{len(_ANSWERS)} answers are taken as they are")
+    return Finding(False, f"all {len(_ANSWERS)} answers are split rightly")
 
 
 def apply(surgery: Surgery) -> None:
@@ -124,10 +124,10 @@ def _begins_thoughts(sequence: Any, state: tuple) -> bool:
 
 
 def _with_markup_of_tokens(original: Callable) -> Callable:
-    def match(state, token):
+    def match(state, x):
         if not isinstance(state, _State):
-            return original(state, token)
-        following, sequence, name = state.reader.match(original, state, token)
+            return original(state, x)
+        following, sequence, name = state.reader.match(original, state, x)
         return _State.of(following, state.reader), sequence, name
 
     return match

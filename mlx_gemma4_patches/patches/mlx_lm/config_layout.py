@@ -22,6 +22,7 @@ from __future__ import annotations
 import mlx.nn as nn
 
 from ...gemma4 import layout, tiny
+from ...gemma4.config import text_config
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -51,8 +52,8 @@ def probe() -> Finding:
         except ValueError:
             refused.append(name)
     if refused:
-        return Finding(True, f"does not load with {', '.join(refused)}")
-    return Finding(False, f"loads with {', '.join(cases)}")
+        return Finding(True, f"a checkpoint does not load that has {', '.join(refused)}")
+    return Finding(False, f"checkpoints load that have {', '.join(cases)}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -64,9 +65,9 @@ def apply(surgery: Surgery) -> None:
 
 def _with_vocabulary(original):
     def from_dict(cls, params):
-        text = params.get("text_config") or {}
-        if "vocab_size" in text:
-            params["vocab_size"] = text["vocab_size"]
+        size = text_config(params).get("vocab_size")
+        if isinstance(size, int):
+            params["vocab_size"] = size
         return original(cls, params)
 
     return from_dict

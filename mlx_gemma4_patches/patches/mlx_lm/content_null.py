@@ -25,7 +25,9 @@ _TARGET = "mlx_lm.server:APIHandler.generate_response"
 def probe() -> Finding:
     chat.require_gemma4()
     message = respond(chat.tokenizer(), "", tool_calls=[{"id": "1"}])["choices"][0]["message"]
-    return Finding("content" not in message, f"a message of a tool call has {', '.join(message)}")
+    return Finding(
+        "content" not in message, f"the message of a tool call has the keys {', '.join(message)}"
+    )
 
 
 def respond(tokenizer, text, **parts):

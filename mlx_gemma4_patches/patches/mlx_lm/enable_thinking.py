@@ -26,7 +26,8 @@ _TARGET = "mlx_lm.tokenizer_utils:TokenizerWrapper.apply_chat_template"
 def probe() -> Finding:
     chat.require_gemma4()
     told = chat.tokenizer().apply_chat_template([]).options.get("enable_thinking")
-    return Finding(bool(told), f"a request that says nothing tells the template {told}")
+    measured = f"for a request that does not mention it, enable_thinking is {told}"
+    return Finding(bool(told), measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -42,4 +43,9 @@ def _off_by_default(original: Callable) -> Callable:
     return apply_chat_template
 
 
-PATCH = Patch(id="mlx_lm.enable_thinking", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="mlx_lm.enable_thinking",
+    targets=(f"{_TARGET}(self, *, enable_thinking)",),
+    apply=apply,
+    probe=probe,
+)

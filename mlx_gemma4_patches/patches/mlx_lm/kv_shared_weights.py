@@ -36,8 +36,8 @@ def probe() -> Finding:
         try:
             model.load_weights(list(weights.items()))
         except ValueError as error:
-            return Finding(True, str(error).partition(":")[0])
-    return Finding(False, "loads with and without k/v of the KV-shared layers")
+            return Finding(True, f"does not load: {str(error).partition(':')[0]}")
+    return Finding(False, "loads with keys and values of the KV-shared layers, and without")
 
 
 def apply(surgery: Surgery) -> None:

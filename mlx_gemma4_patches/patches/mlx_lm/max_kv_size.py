@@ -34,7 +34,9 @@ def probe() -> Finding:
     model = gemma4.Model(gemma4.ModelArgs.from_dict(tiny.config("dense")))
     sizes = [getattr(c, "max_size", None) for c in cache.make_prompt_cache(model, max_kv_size=8)]
     above = [size for size in sizes if size is None or size > 8]
-    return Finding(bool(above), f"{len(above)} of {len(sizes)} layers keep more than max_kv_size")
+    return Finding(
+        bool(above), f"{len(above)} of {len(sizes)} layers keep more tokens than max_kv_size"
+    )
 
 
 def apply(surgery: Surgery) -> None:

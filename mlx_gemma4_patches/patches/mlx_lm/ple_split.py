@@ -54,7 +54,8 @@ def probe() -> Finding:
         return Finding(True, "the table has other rows")
     parts = getattr(table, "parts", [table])
     largest = max(part.weight.nbytes for part in parts)
-    return Finding(largest > limit, f"a buffer of {largest} bytes where the device takes {limit}")
+    measured = f"the largest buffer has {largest} bytes, the device allows {limit}"
+    return Finding(largest > limit, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -87,7 +88,7 @@ def _in_one_piece(original):
 
 PATCH = Patch(
     id="mlx_lm.ple_split",
-    targets=(_LOAD, _SAVE),
+    targets=(f"{_LOAD}(model_path, *, get_model_classes)", f"{_SAVE}(save_path, model)"),
     apply=apply,
     probe=probe,
 )

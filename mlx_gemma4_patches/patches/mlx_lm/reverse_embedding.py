@@ -58,10 +58,12 @@ def probe() -> Finding:
             faults.append(f"no lookup for an empty prompt in a {name} table")
     try:
         mx.eval(model._get_per_layer_inputs(None, mx.ones((1, 1, 32))))
-        faults.append("foreign embeddings taken for tokens")
+        faults.append("embeddings of no token taken for tokens")
     except ValueError:
         pass
-    return Finding(bool(faults), "; ".join(faults) or "all ids found, foreign embeddings refused")
+    return Finding(
+        bool(faults), "; ".join(faults) or "all ids found, embeddings of no token refused"
+    )
 
 
 def apply(surgery: Surgery) -> None:

@@ -38,7 +38,7 @@ def probe() -> Finding:
         BatchRotatingKVCache.merge(rows)
         BatchKVCache.merge([KVCache(), KVCache()])
     except ValueError as error:
-        return Finding(True, f"rows without tokens, merged: {error}")
+        return Finding(True, f"merging rows that hold no tokens fails: {error}")
     for row, length in zip(rows, (6, 2), strict=True):
         row.update_and_fetch(*_tokens(0, length))
     try:
@@ -49,7 +49,9 @@ def probe() -> Finding:
         row = batch.extract(0)
         keys, _ = row.update_and_fetch(*_tokens(9, 1))
     except ValueError as error:
-        return Finding(True, f"a row longer than the window, merged and extracted: {error}")
+        return Finding(
+            True, f"a row longer than the window cannot be merged and extracted: {error}"
+        )
     seen = sorted(keys.flatten().astype(mx.int32).tolist())
     if seen != [6, 7, 8, 9]:
         return Finding(True, f"token 9 of an extracted row sees {seen}, not [6, 7, 8, 9]")

@@ -42,7 +42,9 @@ def probe() -> Finding:
     prompt, how = mx.array(tiny.prompt(4)), {"max_tokens": 4, "num_draft_tokens": 2}
     said = list(speculative_generate_step(prompt, model, model, prompt_cache=caches, **how))
     held, all_ = min(cache.offset for cache in caches), prompt.size + len(said)
-    return Finding(held < all_, f"a cache holds {held} of {all_} tokens")
+    return Finding(
+        held < all_, f"after a draft model has helped, the cache holds {held} of {all_} tokens"
+    )
 
 
 def apply(surgery: Surgery) -> None:

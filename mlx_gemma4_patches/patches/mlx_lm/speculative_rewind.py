@@ -46,8 +46,8 @@ def probe() -> Finding:
     plain = [token for token, _ in generate_step(prompt, model, **how)]
     drafted = [token for token, *_ in speculative_generate_step(prompt, model, draft, **how)]
     if drafted != plain:
-        return Finding(True, f"with a draft model {drafted}, without {plain}")
-    return Finding(False, "a draft model changes nothing")
+        return Finding(True, f"greedy tokens are {drafted} with a draft model, {plain} without")
+    return Finding(False, "greedy tokens are the same with a draft model and without")
 
 
 def apply(surgery: Surgery) -> None:

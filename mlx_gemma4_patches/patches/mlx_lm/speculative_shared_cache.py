@@ -46,8 +46,9 @@ def probe() -> Finding:
     except ValueError as error:
         return Finding(True, str(error))
     if drafted != plain:
-        return Finding(True, f"says {drafted}, not {plain}")
-    return Finding(False, "each model gets its own caches")
+        measured = f"greedy tokens are {drafted} with a cache and a draft model, {plain} without"
+        return Finding(True, measured)
+    return Finding(False, "of a cache for two models, each gets its own layers")
 
 
 def apply(surgery: Surgery) -> None:

@@ -27,7 +27,6 @@ from ...surgery import Surgery
 _LOAD = "mlx_lm.utils:load_model"
 _STEPS = ("mlx_lm.generate:generate_step", "mlx_lm.generate:speculative_generate_step")
 _INSERT = "mlx_lm.generate:BatchGenerator.insert_segments"
-_NOTE = "_mlx_gemma4_suppress_tokens"
 
 
 def probe() -> Finding:
@@ -54,8 +53,10 @@ def probe() -> Finding:
         ],
         "in a batch": [r.token for _ in range(2) for r in batch.next_generated()],
     }
-    wrong = [f"{token} {how}" for how, tokens in said.items() for token in set(tokens) - {only}]
-    return Finding(bool(wrong), f"says {', '.join(wrong)}" if wrong else "says what it may say")
+    wrong = [f"{token} ({how})" for how, tokens in said.items() for token in set(tokens) - {only}]
+    if wrong:
+        return Finding(True, f"generates suppressed tokens: {', '.join(wrong)}")
+    return Finding(False, "generates no token that suppress_tokens names")
 
 
 def apply(surgery: Surgery) -> None:
@@ -69,7 +70,7 @@ def _noting(original):
     def load_model(model_path, *args, **kwargs):
         model, config = original(model_path, *args, **kwargs)
         if processor := suppressed_tokens.of_gemma4(Path(model_path)):
-            setattr(model, _NOTE, processor)
+            suppressed_tokens.note(model, processor)
         return model, config
 
     return load_model
@@ -77,7 +78,7 @@ def _noting(original):
 
 def _suppressing(original):
     def generate_step(prompt, model, *args, **kwargs):
-        if processor := getattr(model, _NOTE, None):
+        if processor := suppressed_tokens.noted(model):
             kwargs["logits_processors"] = [processor, *(kwargs.get("logits_processors") or ())]
         return original(prompt, model, *args, **kwargs)
 
@@ -88,7 +89,7 @@ def _suppressing_in_batches(original):
     signature = inspect.signature(original)
 
     def insert_segments(self, *args, **kwargs):
-        processor = getattr(self.model, _NOTE, None)
+        processor = suppressed_tokens.noted(self.model)
         if processor is None:
             return original(self, *args, **kwargs)
         call = signature.bind(self, *args, **kwargs)
@@ -102,7 +103,11 @@ def _suppressing_in_batches(original):
 
 PATCH = Patch(
     id="mlx_lm.suppress_tokens",
-    targets=(_LOAD, *_STEPS, _INSERT),
+    targets=(
+        f"{_LOAD}(model_path)",
+        *(f"{step}(prompt, model, *, logits_processors)" for step in _STEPS),
+        f"{_INSERT}(self, segments, *, logits_processors)",
+    ),
     apply=apply,
     probe=probe,
 )

@@ -40,8 +40,9 @@ def probe() -> Finding:
             understood = False
         if not understood:
             refused.append(json.dumps(function.get("arguments", "missing")))
-    seen = f"arguments no template takes: {', '.join(refused)}" if refused else "all are objects"
-    return Finding(bool(refused), seen)
+    if refused:
+        return Finding(True, f"no object for the template where arguments are {', '.join(refused)}")
+    return Finding(False, "the template gets the arguments of every tool call as an object")
 
 
 def tokenize(tokenizer: Any, function: dict) -> dict:

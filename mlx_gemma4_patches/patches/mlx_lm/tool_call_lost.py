@@ -23,7 +23,7 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
-from ...gemma4 import tool_calls
+from ...gemma4.tool_calls import END, START, Reader, ToolCallError
 from ...hosts.mlx_lm import chat
 from ...patch import Finding, Patch
 from ...settings import log
@@ -50,7 +50,8 @@ def probe() -> Finding:
                 lost.append(f"no text and finish_reason {choice['finish_reason']!r}")
     finally:
         logging.disable(logging.NOTSET)
-    return Finding(bool(lost), f"{_CUT} gives {' and '.join(lost) if lost else 'its text'}")
+    given = " or ".join(lost) or "its text"
+    return Finding(bool(lost), f"the unfinished call {_CUT} is answered with {given}")
 
 
 def _answer(call: str, reason: str) -> dict[str, Any]:
@@ -85,9 +86,9 @@ def _answer(call: str, reason: str) -> dict[str, Any]:
     if "state" not in empty:
         from mlx_lm.generate import TextStateMachine
 
-        context.text_sm = TextStateMachine({"normal": [(tool_calls.START, "tool")], "tool": []})
+        context.text_sm = TextStateMachine({"normal": [(START, "tool")], "tool": []})
         context.initial_state = "normal"
-        parts = [{"text": tool_calls.START + call}, {"finish_reason": reason}]
+        parts = [{"text": START + call}, {"finish_reason": reason}]
     handler = Handler(context, [server.Response(**empty | part) for part in parts])
     handler.handle_completion(SimpleNamespace(tools=None), [])
     return json.loads(handler.wfile.getvalue())["choices"][0]
@@ -101,50 +102,52 @@ def apply(surgery: Surgery) -> None:
 class _Calls(list):
     """Formatted calls, and what the answer needs to know of them and of those before."""
 
-    lost = ""  # the text of those that could not be read
-    are_none = True
+    def __init__(self, calls: Iterable[dict], lost: list[str], are_none: bool):
+        super().__init__(calls)
+        self.lost = lost  # the texts of those that could not be read
+        self.are_none = are_none
 
 
 def _with_what_is_lost(original: Callable) -> Callable:
-    def __call__(self, tool_texts):
+    def __call__(self, tool_calls):
         parser = self._tool_parser
         if getattr(parser, "__module__", None) != _PARSER:
-            return original(self, tool_texts)
-        before = getattr(self, "gemma4_calls", _Calls())
-        lost = [before.lost]
+            return original(self, tool_calls)
+        before = getattr(self, "gemma4_calls", _Calls([], [], True))
 
         def parse(text, tools):
             calls, unread = _read(parser, text, tools)
-            lost.extend(unread)
+            before.lost.append(unread)
             return calls
 
         self._tool_parser = parse
         try:
-            calls = _Calls(original(self, tool_texts))
+            calls = original(self, tool_calls)
         finally:
             self._tool_parser = parser
-        calls.lost, calls.are_none = "".join(lost), before.are_none and not calls
-        self.gemma4_calls = calls
-        return calls
+        self.gemma4_calls = _Calls(calls, before.lost, before.are_none and not calls)
+        return self.gemma4_calls
 
     return __call__
 
 
-def _read(parser: Callable, text: str, tools: Any) -> tuple[list[dict], list[str]]:
-    """The calls in ``text``, and the pieces of it that ``parser`` refuses."""
-    calls, unread = [], []
-    while text:
+def _read(parser: Callable, text: str, tools: Any) -> tuple[list[dict], str]:
+    """The calls in ``text``, and what of it ``parser`` refuses."""
+
+    def parse(call: str) -> list[dict]:
         try:
-            made = parser(text, tools)
-            calls += made if isinstance(made, list) else [made]
-            break
+            made = parser(call, tools)
         except ValueError as error:
             log.warning("a tool call that cannot be read is answered as text: %s", error)
-            calls += getattr(error, "calls", [])
-            # in a string that is not closed the ends of calls are text: go on behind the first
-            piece, _, text = getattr(error, "rest", text).partition(tool_calls.END)
-            unread.append(piece)
-    return calls, unread
+            if isinstance(error, ToolCallError):
+                raise
+            raise ToolCallError("no call", call, 0, [], call) from error
+        return made if isinstance(made, list) else [made]
+
+    reader = Reader(parse)
+    unread, calls = reader.feed(f"{START}{text}{END}")
+    rest, more = reader.finish()
+    return calls + more, unread + rest
 
 
 def _with_lost_text(original: Callable) -> Callable:
@@ -153,7 +156,7 @@ def _with_lost_text(original: Callable) -> Callable:
 
         def generate_response(text, finish_reason, *args, tool_calls=None, **kwargs):
             if isinstance(tool_calls, _Calls) and finish_reason is not None:
-                text += tool_calls.lost
+                text += "".join(tool_calls.lost)
                 if finish_reason == "tool_calls" and tool_calls.are_none:
                     finish_reason = "stop"
             return respond(text, finish_reason, *args, tool_calls=tool_calls, **kwargs)

@@ -11,6 +11,7 @@ older than 0.32.0, which does the same for every model (ml-explore/mlx-lm#1501).
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 
 from ...gemma4 import channels, tool_calls
 from ...hosts.mlx_lm import chat
@@ -24,7 +25,8 @@ _CALL = (tool_calls.START_ID,)
 def probe() -> Finding:
     chat.require_gemma4()
     found = chat.split(f"{channels.THOUGHT}\nhm{tool_calls.START}call:f{{}}{tool_calls.END}")
-    return Finding("tool" not in found, f"a call in a thought is taken for {', '.join(found)}")
+    measured = f"a thought with a tool call in it is split into {', '.join(found)}"
+    return Finding("tool" not in found, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -32,8 +34,7 @@ def apply(surgery: Surgery) -> None:
 
 
 def _with_calls_in_thoughts(original: Callable) -> Callable:
-    def __init__(self, transitions=None, *args, **kwargs):
-        transitions = transitions or {}
+    def __init__(self, transitions=MappingProxyType({}), *args, **kwargs):
         reasoning = transitions.get("reasoning", ())
         if _has_markers_of_gemma4(transitions) and (_CALL, "tool") not in reasoning:
             transitions = {**transitions, "reasoning": [*reasoning, (_CALL, "tool")]}

@@ -39,7 +39,7 @@ def apply(surgery: Surgery) -> None:
 
 
 def _with_our_grammar(original: Callable) -> Callable:
-    def parse_tool_call(text: str, tools: Any = None) -> dict | list[dict]:
+    def parse_tool_call(text: str, _: Any = None) -> dict | list[dict]:
         calls = tool_calls.parse(text)
         return calls[0] if len(calls) == 1 else calls
 

@@ -6,7 +6,8 @@ model alone, gemma4_unified_text.
 Why: the text model is that of the other Gemma 4 models, but up to 0.31.3 nothing says so. Nor does
 anything up to 0.32.2 for the text model alone.
 
-The fix: both names stand in the table of model types. It can be deleted when mlx-lm has both.
+The fix: names that the table of model types lacks are added to it. It can be deleted when mlx-lm
+has both.
 
 Upstream: ml-explore/mlx-lm#1349 (0.32.0, gemma4_unified), #1481. The 12B's vision weights are the
 business of ``vision_embedder``.
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
-_TABLE = "mlx_lm.utils:MODEL_REMAPPING"
+_TARGET = "mlx_lm.utils:_get_classes"
 _TYPES = {"gemma4_unified": "gemma4", "gemma4_unified_text": "gemma4_text"}
 
 
@@ -37,12 +38,9 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.replace(_TABLE, {**_TYPES, **surgery.resolve(_TABLE)})
+    # not by wrapping: load_model has the function as the default of a parameter
+    for name, known in _TYPES.items():
+        surgery.add_entry("mlx_lm.utils:MODEL_REMAPPING", name, known)
 
 
-PATCH = Patch(
-    id="mlx_lm.unified_type",
-    targets=(_TABLE, "mlx_lm.utils:_get_classes"),
-    apply=apply,
-    probe=probe,
-)
+PATCH = Patch(id="mlx_lm.unified_type", targets=(_TARGET,), apply=apply, probe=probe)

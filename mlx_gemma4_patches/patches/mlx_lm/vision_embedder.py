@@ -30,7 +30,10 @@ def probe() -> Finding:
     model = gemma4.Model(gemma4.ModelArgs.from_dict(tiny.config("dense")))
     names = [f"{start}{_NAME}patch_dense.weight" for start in ("", "model.")]
     kept = model.sanitize(dict.fromkeys(names))
-    return Finding(bool(kept), f"{len(kept)} of {len(names)} vision weights taken for text weights")
+    measured = (
+        f"{len(kept)} of {len(names)} weights of the vision embedder are left to the text model"
+    )
+    return Finding(bool(kept), measured)
 
 
 def apply(surgery: Surgery) -> None:

@@ -39,8 +39,8 @@ def probe() -> Finding:
         if apc.hash_image_payload(made(one)) == apc.hash_image_payload(made(other))
     ]
     if alike:
-        return Finding(True, f"the same key for all images {', '.join(alike)}")
-    return Finding(False, "other images have another key")
+        return Finding(True, f"different images have the same cache key: those {', '.join(alike)}")
+    return Finding(False, "different images have different cache keys")
 
 
 def apply(surgery: Surgery) -> None:

@@ -58,13 +58,15 @@ def first_tokens(made: Any, rows: list[list[int]], manager: Any) -> list[int]:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_BUILD, _build)
+    surgery.wrap(_BUILD, in_one_chunk)
 
 
-def _build(original):
+def in_one_chunk(original):
     def _build_mixed_prompt_batch(self, sequences):
         batch = original(self, sequences)
-        if batch is None or not any(batch._right_pad_per_row) or not batch.needs_processing():
+        if not any(getattr(batch, "_right_pad_per_row", None) or ()):
+            return batch
+        if not batch.needs_processing():
             return batch
         step = batch.prefill_step_size
         if step is not None and batch._inputs_embeds.shape[1] > step:

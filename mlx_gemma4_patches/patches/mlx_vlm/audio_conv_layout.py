@@ -1,6 +1,6 @@
 """Converted E2B and E4B do not load: "Expected shape (128, 3, 3, 1) but received shape ...".
 
-What the user sees: that error, with mlx-vlm 0.6.4 and a checkpoint that a host has converted; before,
+What the user sees: that error, with mlx-vlm 0.6.4 and a checkpoint that a host converted; before,
 with one whose files do not say that they are.
 
 Why: up to 0.6.4 the host turns the convolutions of the audio tower into its layout once more where

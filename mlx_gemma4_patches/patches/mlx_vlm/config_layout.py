@@ -36,8 +36,8 @@ def probe() -> Finding:
         text = text_config(load_config(Path(folder)))
     missing = sorted(google["text_config"].keys() - text.keys())
     if missing:
-        return Finding(True, f"knows no {', '.join(missing)}")
-    return Finding(False, "knows the sizes of full-attention layers")
+        return Finding(True, f"of a config.json by transformers it misses {', '.join(missing)}")
+    return Finding(False, "of a config.json by transformers it reads the sizes of all layers")
 
 
 def apply(surgery: Surgery) -> None:
@@ -57,7 +57,7 @@ def _with_settings(original):
 
 PATCH = Patch(
     id="mlx_vlm.config_layout",
-    targets=(_TARGET,),
+    targets=(f"{_TARGET}(model_path)",),
     apply=apply,
     probe=probe,
 )

@@ -39,7 +39,8 @@ def probe() -> Finding:
     with contextlib.suppress(Exception):  # there is no tokenizer to generate with
         module.generate(model("dense"), SimpleNamespace(tokenizer=tokenizer), "", eos_tokens=["x"])
     ids = tokenizer.stopping_criteria.eos_token_ids
-    return Finding(_ASKED in ids, f"stops at {ids} after a call that asked for {_ASKED}, not [1]")
+    measured = f"after a call that asked to stop at {_ASKED} too, the next one stops at {ids}"
+    return Finding(_ASKED in ids, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -70,7 +71,10 @@ def _taking_back(original):
 
 PATCH = Patch(
     id="mlx_vlm.eos_leak",
-    targets=tuple(f"{module}:generate" for module in _MODULES),
+    targets=tuple(
+        f"{module}:generate(model, processor, *, eos_tokens, stopping_criteria)"
+        for module in _MODULES
+    ),
     apply=apply,
     probe=probe,
 )

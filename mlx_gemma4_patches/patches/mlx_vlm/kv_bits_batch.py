@@ -21,6 +21,7 @@ from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _ATTENTION = "mlx_vlm.models.gemma4.language:Attention.__call__"
+_QUANTIZED = "mlx_vlm.models.base:quantized_scaled_dot_product_attention"  # since 0.6.4
 _PADDING = 2
 
 
@@ -43,9 +44,9 @@ def probe() -> Finding:
         alone = attend(hidden[1:, _PADDING:], [0])
         together = attend(hidden, [0, _PADDING])[1:, _PADDING:]
     except (ValueError, TypeError) as error:
-        return Finding(True, f"two rows: {str(error).partition(chr(10))[0]}")
+        return Finding(True, f"a batch of two rows fails: {str(error).partition(chr(10))[0]}")
     error = mx.abs(together - alone).max().item()
-    return Finding(error > 1e-3, f"in a batch a row is off by {error:.1e}")
+    return Finding(error > 1e-3, f"in a batch of two rows attention is off by {error:.1e}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -53,15 +54,15 @@ def apply(surgery: Surgery) -> None:
 
 
 def _attention(original):
-    def __call__(self, x, mask=None, cache=None, *args, **shared):
+    def __call__(self, x, mask=None, cache=None, *args, **kwargs):
         if _is_of_a_batch(mask) and self.n_heads > self.n_kv_heads:
             from mlx_vlm.models.cache import BatchQuantizedKVCache
 
-            keys, _ = shared.get("shared_kv") or (None, None)
+            keys, _ = (args[0] if args else kwargs.get("shared_kv")) or (None, None)
             # turboquant has an attention of its own, and its keys are named
             if isinstance(cache, BatchQuantizedKVCache) or type(keys) in (tuple, list):
                 mask = mask[:, :, None]
-        return original(self, x, mask, cache, *args, **shared)
+        return original(self, x, mask, cache, *args, **kwargs)
 
     return __call__
 
@@ -70,4 +71,6 @@ def _is_of_a_batch(mask) -> bool:
     return isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[0] > 1
 
 
-PATCH = Patch(id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION, _QUANTIZED), apply=apply, probe=probe
+)

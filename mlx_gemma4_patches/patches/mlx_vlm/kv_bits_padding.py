@@ -32,16 +32,20 @@ def probe() -> Finding:
     cache.update_and_fetch(mx.ones((2, 1, 6, 32)), mx.ones((2, 1, 6, 32)))
     mask = cache.make_mask(1, return_array=True, window_size=None)
     seen = 7 if mask is None else mask[1].sum().item()
-    return Finding(seen != 5, f"behind 2 of padding and 4 tokens the next sees {seen}, itself too")
+    measured = f"a token behind 2 positions of padding and 4 tokens attends to {seen}, 5 are right"
+    return Finding(seen != 5, measured)
 
 
 def apply(surgery: Surgery) -> None:
     def make(original):
-        def make_mask(self, length, return_array=False, window_size=None):
+        def make_mask(self, *args, **kwargs):
             from mlx_lm.models.base import create_causal_mask
 
             return create_causal_mask(
-                length, self._idx, window_size=window_size, left_padding=self.left_padding
+                args[0] if args else kwargs["N"],
+                self._idx,
+                window_size=kwargs.get("window_size"),
+                left_padding=self.left_padding,
             )
 
         return make_mask

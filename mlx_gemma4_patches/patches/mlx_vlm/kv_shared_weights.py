@@ -41,8 +41,8 @@ def probe() -> Finding:
             try:
                 load_model(Path(folder))
             except ValueError as error:
-                return Finding(True, str(error).partition(":")[0])
-    return Finding(False, "loads with and without k/v of the KV-shared layers")
+                return Finding(True, f"does not load: {str(error).partition(':')[0]}")
+    return Finding(False, "loads with keys and values of the KV-shared layers, and without")
 
 
 def apply(surgery: Surgery) -> None:
@@ -61,12 +61,11 @@ def _without_unused(original):
 
 
 def _without_unused_weights(original):
-    def load_weights(self, weights, *args, **kwargs):
-        if isinstance(weights, list):
-            weights = list(
-                shared_kv.without(dict(weights), _first_shared(self.config.text_config)).items()
-            )
-        return original(self, weights, *args, **kwargs)
+    def load_weights(self, file_or_weights, *args, **kwargs):
+        if isinstance(file_or_weights, list):
+            first = _first_shared(self.config.text_config)
+            file_or_weights = list(shared_kv.without(dict(file_or_weights), first).items())
+        return original(self, file_or_weights, *args, **kwargs)
 
     return load_weights
 
@@ -79,6 +78,7 @@ PATCH = Patch(
     id="mlx_vlm.kv_shared_weights",
     targets=(
         _INIT,
+        "mlx_vlm.utils:load_model",  # which takes the tensors of a conversion as they stand
         "mlx_vlm.models.gemma4.language:LanguageModel.sanitize",
         "mlx_vlm.models.gemma4.gemma4:Model.sanitize",
     ),

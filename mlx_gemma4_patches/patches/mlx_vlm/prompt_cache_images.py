@@ -52,7 +52,9 @@ def probe() -> Finding:
 
     ids += [int(answer(ids, one, state).token), *tiny.prompt(2)]
     error = mx.abs(answer(ids, other, state).logprobs - answer(ids, other).logprobs).max().item()
-    return Finding(error > 1e-2, f"with another image the answer is off by {error:.1e}")
+    return Finding(
+        error > 1e-2, f"the same question about another image: logits off by {error:.1e}"
+    )
 
 
 def apply(surgery: Surgery) -> None:
@@ -124,7 +126,12 @@ def _prepare_inputs(original):
 
 PATCH = Patch(
     id="mlx_vlm.prompt_cache_images",
-    targets=(_GENERATE, f"{_STATE}.find_prefix_length", f"{_STATE}.update", _PREPARE),
+    targets=(
+        f"{_GENERATE}(model, *, prompt_cache_state)",
+        f"{_STATE}.find_prefix_length",
+        f"{_STATE}.update",
+        f"{_PREPARE}()",
+    ),
     apply=apply,
     probe=probe,
 )

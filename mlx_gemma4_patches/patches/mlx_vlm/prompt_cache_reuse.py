@@ -48,13 +48,15 @@ def probe() -> Finding:
 
     past = of_six_tokens(window=4).find_prefix_length([1, 2, 3, 9])
     if past and not _host_trims():
-        return Finding(True, f"a full window is cut back to its first {past} tokens")
+        return Finding(
+            True, f"a full sliding window is said to be rewound to its first {past} tokens"
+        )
     stopped = of_six_tokens(window=8)
     stopped.find_prefix_length([1, 2, 9, 9])
     claimed = stopped.find_prefix_length([1, 2, 3, 4, 5, 6, 7])
     if claimed > 2:
-        return Finding(True, f"{claimed} tokens claimed after all but 2 were overwritten")
-    return Finding(False, "no prefix is claimed that the caches do not hold")
+        return Finding(True, f"{claimed} tokens are reused though all but 2 were overwritten")
+    return Finding(False, "only tokens that the caches still hold are reused")
 
 
 def apply(surgery: Surgery) -> None:

@@ -39,7 +39,8 @@ def probe() -> Finding:
     wanted = mx.zeros(one.shape)
     wanted[..., 1], wanted[..., 1 + half] = mx.cos(100 * frequency), mx.sin(100 * frequency)
     error = mx.abs(rotated - wanted).max().item()
-    return Finding(error > 1e-3, f"at position 100 the second pair is off by {error:.1e}")
+    measured = f"at position 100 the second pair of a query is rotated to a place {error:.1e} off"
+    return Finding(error > 1e-3, measured)
 
 
 def apply(surgery: Surgery) -> None:

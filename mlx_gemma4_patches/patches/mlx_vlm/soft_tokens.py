@@ -43,7 +43,7 @@ def probe() -> Finding:
     order = "after" if normed_last else "before"
     return Finding(
         normed_last or abs(factor - 1) > 1e-3,
-        f"soft tokens, normed {order} the projection, enter the text model times {factor:.1f}",
+        f"soft tokens are normed {order} the projection and scaled by {factor:.1f} on their way in",
     )
 
 

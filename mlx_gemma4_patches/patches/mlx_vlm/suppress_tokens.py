@@ -37,7 +37,6 @@ _ROUNDS = (  # of a draft model and its target, from 0.6.0, in 0.5.0
     "mlx_vlm.generate:_dflash_rounds",
     "mlx_vlm.generate:_dflash_rounds_batch",
 )
-_NOTE = "_mlx_gemma4_suppress_tokens"
 
 
 def probe() -> Finding:
@@ -53,8 +52,8 @@ def probe() -> Finding:
     steps = _module().generate_step(prompt, model, None, None, max_tokens=2)
     said = {int(token) for token, *_ in steps} - {only}
     if said:
-        return Finding(True, f"says {', '.join(map(str, sorted(said)))}")
-    return Finding(False, "says what it may say")
+        return Finding(True, f"generates suppressed tokens: {', '.join(map(str, sorted(said)))}")
+    return Finding(False, "generates no token that suppress_tokens names")
 
 
 def _module():
@@ -84,7 +83,7 @@ def _noting(original):
         model = original(model_path, *args, **kwargs)
         if processor := suppressed_tokens.of_gemma4(Path(model_path)):
             for part in (model, model.language_model):
-                setattr(part, _NOTE, processor)
+                suppressed_tokens.note(part, processor)
         return model
 
     return load_model
@@ -92,7 +91,7 @@ def _noting(original):
 
 def _suppressing(original):
     def generate_step(input_ids, model, *args, **kwargs):
-        if processor := getattr(model, _NOTE, None):
+        if processor := suppressed_tokens.noted(model):
             kwargs["logits_processors"] = [processor, *(kwargs.get("logits_processors") or ())]
         return original(input_ids, model, *args, **kwargs)
 
@@ -103,7 +102,7 @@ def _suppressing_in_batches(original):
     signature = inspect.signature(original)
 
     def insert(self, *args, **kwargs):
-        processor = getattr(self.model, _NOTE, None)
+        processor = suppressed_tokens.noted(self.model)
         if processor is None:
             return original(self, *args, **kwargs)
         call = signature.bind(self, *args, **kwargs)
@@ -118,7 +117,7 @@ def _suppressing_in_batches(original):
 def _suppressing_before_sampling(original):
     def __init__(self, model, *args, **kwargs):
         original(self, model, *args, **kwargs)
-        if processor := getattr(model, _NOTE, None):
+        if processor := suppressed_tokens.noted(model):
             self.sampler = _Sampler(self.sampler, processor)
 
     return __init__
@@ -126,7 +125,7 @@ def _suppressing_before_sampling(original):
 
 def _suppressing_in_rounds(original):
     def rounds(model, *args, sampler, **kwargs):
-        if processor := getattr(model, _NOTE, None):
+        if processor := suppressed_tokens.noted(model):
             sampler = _Sampler(sampler, processor)
         return original(model, *args, sampler=sampler, **kwargs)
 
@@ -153,11 +152,14 @@ class _Sampler:
 PATCH = Patch(
     id="mlx_vlm.suppress_tokens",
     targets=(
-        _LOAD,
+        f"{_LOAD}(model_path)",
         *(
             f"{module}:{name}"
             for module in _MODULES
-            for name in ("generate_step", "BatchGenerator.insert")
+            for name in (
+                "generate_step(input_ids, model, *, logits_processors)",
+                "BatchGenerator.insert(self, prompts, *, logits_processors)",
+            )
         ),
     ),
     apply=apply,

@@ -17,6 +17,7 @@ Upstream: Blaizzy/mlx-vlm#1879 (0.6.14, without vision_config), #1963 (0.6.16).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ...gemma4 import tiny
+from ...gemma4.config import is_gemma4
 from ...patch import Finding, Patch
 from ...settings import log
 from ...surgery import Surgery
@@ -55,8 +57,8 @@ def probe() -> Finding:
             except (ValueError, AttributeError):
                 refused.append(name)
     if refused:
-        return Finding(True, f"does not load with {', '.join(refused)}")
-    return Finding(False, f"loads with {', '.join(cases)}")
+        return Finding(True, f"a checkpoint does not load that has {', '.join(refused)}")
+    return Finding(False, f"checkpoints load that have {', '.join(cases)}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -73,7 +75,7 @@ class _Config(dict):
 def _with_folder(original):
     def load_config(model_path, **kwargs):
         config = original(model_path, **kwargs)
-        if config.get("model_type") == "gemma4" and isinstance(model_path, Path):
+        if is_gemma4(config) and config["model_type"] == "gemma4" and isinstance(model_path, Path):
             config = _Config(config)
             config.folder = model_path
         return config
@@ -112,21 +114,21 @@ class _Package:
 
 
 def _modules(folder: Path) -> set[str]:
-    """The modules that a checkpoint has tensors of, by its index if it has one.
+    """The modules that a checkpoint has tensors of, or its index says so.
 
     None in a folder without tensors, such as one that only lends its config.json.
     """
-    index = folder / "model.safetensors.index.json"
-    try:
-        names = list(json.loads(index.read_bytes())["weight_map"])
-    except (OSError, ValueError, LookupError, TypeError):
-        names = [name for file in folder.glob("*.safetensors") for name in mx.load(str(file))]
+    names = [name for file in folder.glob("*.safetensors") for name in mx.load(str(file))]
+    # a shard that is not there is missed, not left out
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+        names += dict(index["weight_map"])
     return {name.removeprefix("model.").partition(".")[0] for name in names}
 
 
 PATCH = Patch(
     id="mlx_vlm.text_only",
-    targets=(_LOAD_CONFIG, _GET),
+    targets=(f"{_LOAD_CONFIG}(model_path)", f"{_GET}(config)"),
     apply=apply,
     probe=probe,
 )

@@ -65,8 +65,10 @@ def probe() -> Finding:
     finally:
         _PROMPT.reset(token)
     if wrong:
-        return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} misread, such as {wrong[0]!r}")
-    return Finding(False, f"{len(_ANSWERS)} answers split as they should")
+        return Finding(
+            True, f"{len(wrong)} of {len(_ANSWERS)} answers misread, such as {wrong[0]!r}"
+        )
+    return Finding(False, f"all {len(_ANSWERS)} answers are split into thought and text")
 
 
 def apply(surgery: Surgery) -> None:
@@ -130,7 +132,7 @@ class _Answer(Turn):
 
     def __init__(self, in_thought: bool):
         super().__init__(in_thought)
-        self._spaces = ""  # behind the reasoning so far
+        self._spaces: list[str] = []  # behind the reasoning so far
         self._has_reasoned = self._has_answered = False
 
     def feed(self, text: str) -> tuple[str, str]:
@@ -140,11 +142,14 @@ class _Answer(Turn):
         return self._trimmed(*super().finish())
 
     def _trimmed(self, reasoning: str, content: str) -> tuple[str, str]:
-        reasoning = self._spaces + reasoning
         if not self._has_reasoned:
             reasoning = reasoning.lstrip()
         shown = reasoning.rstrip()
-        self._spaces = reasoning[len(shown) :]
+        spaces = reasoning[len(shown) :]
+        if shown:
+            shown = "".join(self._spaces) + shown
+            self._spaces = []
+        self._spaces.append(spaces)
         if not self._has_answered:
             content = content.lstrip("\n")
         self._has_reasoned |= bool(shown)

@@ -32,7 +32,8 @@ def probe() -> Finding:
     table = weights["model.language_model.embed_tokens.weight"]
     left = sanitize_weights(model("dense"), {**weights, "lm_head.weight": table})
     heads = [name for name in left if "lm_head" in name]
-    return Finding(bool(heads), f"{len(heads)} of 1 copies of the table taken for parameters")
+    measured = f"{len(heads)} copies of the embedding table are left as parameters of the model"
+    return Finding(bool(heads), measured)
 
 
 def apply(surgery: Surgery) -> None:

@@ -19,16 +19,16 @@ calls with their strings and answers what it cannot read.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ...gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError, parse
-from ...patch import Finding, Patch, module_of
+from ...gemma4.tool_calls import END, QUOTE, START, Reader
+from ...hosts.mlx_vlm import last_token
+from ...hosts.mlx_vlm.tool_calls import Answer, host_parser, without_markers
+from ...patch import Finding, Patch
 from ...surgery import Surgery
-from . import tool_parser
+from ...targets import module_of
 
 _STATE = "mlx_vlm.server.responses_state"
 _PROCESS = (  # from 0.7.1, before, up to 0.5.0
@@ -52,10 +52,7 @@ _GENERATE = {  # beside these
 _STREAM = f"{_STATE}:ToolCallStreamState"  # from 0.7.0
 _DELTAS = "mlx_vlm.tools.streaming:ToolCallDeltaState"  # from 0.7.8
 
-_MARKERS = re.compile("|".join(map(re.escape, (START, END, QUOTE))))
-_BEHIND_CALL = re.compile(f"(?<={re.escape(END)})")
 _BEGINS, _ENDS = "\ufdd0", "\ufdd1"  # Unicode's noncharacters, so in no text
-_IS_LAST: ContextVar[bool] = ContextVar("the token at hand is the last", default=False)
 
 
 def probe() -> Finding:
@@ -69,11 +66,13 @@ def probe() -> Finding:
     text = f"{START}call:f{{a:{QUOTE}x{END}y{QUOTE}}}{END}"
     lost = []
     if f"{END}y" not in str(server.process_tool_calls(text, parser, None)):
-        lost.append(f"a string behind {END}")
+        lost.append(f"what follows {END} in a string")
     if stream := _stream_of_host():
         said = stream(f"Hi{START}call:f{{}}{END}there{START}{{}}{END}{START}call:g{{a:")
-        lost += [part for part in ("Hi", "there", "{}", "call:g{a:") if part not in said]
-    return Finding(bool(lost), f"lost: {', '.join(lost)}" if lost else "nothing is lost")
+        lost += [repr(p) for p in ("Hi", "there", "{}", "call:g{a:") if p not in said]
+    return Finding(
+        bool(lost), f"lost: {', '.join(lost)}" if lost else "no call and no text is lost"
+    )
 
 
 def _stream_of_host() -> Callable[[str], str] | None:
@@ -89,11 +88,8 @@ def _stream_of_host() -> Callable[[str], str] | None:
         return None
 
     def stream(text: str) -> str:
-        token = _IS_LAST.set(True)
-        try:
+        with last_token.at_hand():
             return suppress(text, False, START, text)[1] or ""
-        finally:
-            _IS_LAST.reset(token)
 
     return stream
 
@@ -108,7 +104,7 @@ def apply(surgery: Surgery) -> None:
             if surgery.resolve(place).__module__ == module_of(place):  # not imported there
                 surgery.wrap(place, make)
                 if places is _SUPPRESS:
-                    surgery.wrap(_GENERATE[module_of(place)], _telling_the_last)
+                    surgery.wrap(_GENERATE[module_of(place)], last_token.telling)
     if _STREAM in surgery.targets:
         surgery.wrap(f"{_STREAM}.feed", _by_our_reading_in_streams)
     if _DELTAS in surgery.targets:
@@ -116,57 +112,11 @@ def apply(surgery: Surgery) -> None:
         surgery.wrap(f"{_DELTAS}.finish", _with_what_was_not_sent)
 
 
-class _Answer:
-    """An answer as it comes: content, and calls, each as its text.
-
-    Args:
-        parse_tool_call: the host's, which decides whether what stands between markers is a call.
-    """
-
-    def __init__(self, parse_tool_call: Callable[..., Any]):
-        self._parse_tool_call = parse_tool_call
-        self._reader = Reader(self._parse)
-        self._is_over = False
-        self._space: str | None = None  # in place of calls between content
-
-    def feed(self, text: str, last: bool = False) -> Iterator[tuple[str, list[str]]]:
-        for part in _BEHIND_CALL.split(text):
-            yield self._reader.feed(part)
-        if last:
-            self._is_over = True
-            content, calls = self._reader.finish()
-            yield _MARKERS.sub("", content), calls
-
-    def content(self, text: str, last: bool = False) -> str:
-        """The content in the next text, with a space in place of each call."""
-        shown = []
-        for content, calls in self.feed(text, last):
-            if content:
-                shown.append((self._space or "") + content)
-                self._space = ""
-            if self._space is not None:
-                self._space += " " * len(calls)
-        return "".join(shown)
-
-    def _parse(self, call: str) -> list[str]:
-        try:
-            if self._is_over:  # nothing says that the call is complete but itself
-                parse(call)
-            else:
-                self._parse_tool_call(call, None)
-        except Exception as error:  # of any kind, as the host does
-            rest = getattr(error, "rest", call)
-            read = call.removesuffix(rest)
-            rest = rest if self._is_over else _MARKERS.sub("", rest)
-            raise ToolCallError("no call", call, 0, [read] if read else [], rest) from error
-        return [call]
-
-
 def _by_our_reading(original: Callable) -> Callable:
     def process_tool_calls(model_output, tool_module, tools):
         if tool_module.tool_call_start != START or START not in model_output:
             return original(model_output, tool_module, tools)
-        parts = _Answer(tool_module.parse_tool_call).feed(model_output, last=True)
+        parts = Answer(tool_module.parse_tool_call).feed(model_output, last=True)
         marked = "".join(
             content + "".join(f"{_BEGINS}{call}{_ENDS}" for call in calls)
             for content, calls in parts
@@ -187,14 +137,14 @@ def _without_markers(original: Callable) -> Callable:
     def split_thinking(text, *args, **kwargs):
         reasoning, content = original(text, *args, **kwargs)
         if content and START in content:
-            content = _MARKERS.sub("", content)
+            content = without_markers(content)
         return reasoning, content
 
     return split_thinking
 
 
-def _streamed_answer() -> _Answer:
-    return _Answer(tool_parser.host_parser().parse_tool_call)
+def _streamed_answer() -> Answer:
+    return Answer(host_parser().parse_tool_call)
 
 
 def _by_our_reading_in_streams(original: Callable) -> Callable:
@@ -210,53 +160,14 @@ def _by_our_reading_in_streams(original: Callable) -> Callable:
 
 def _by_our_reading_in_old_streams(original: Callable) -> Callable:
     def suppress_tool_call_content(full_output, in_tool_call, tc_start, delta_content):
-        if tc_start != START:
-            return original(full_output, in_tool_call, tc_start, delta_content)
-        # all that the host does with it is to give it back with the next delta
-        answer = in_tool_call if isinstance(in_tool_call, _Answer) else _streamed_answer()
-        last = _IS_LAST.get()
-        _IS_LAST.set(False)
-        return answer, answer.content(delta_content or "", last) or None
+        in_call, content = original(full_output, in_tool_call, tc_start, delta_content)
+        stream = last_token.take()
+        if tc_start == START and stream is not None:
+            stream.answer = stream.answer or _streamed_answer()
+            content = stream.answer.content(delta_content or "", stream.is_at_last) or None
+        return in_call, content
 
     return suppress_tool_call_content
-
-
-def _telling_the_last(original: Callable) -> Callable:
-    def generate(self, *args, **kwargs):
-        context, tokens = original(self, *args, **kwargs)
-        return context, _Tokens(tokens)
-
-    return generate
-
-
-class _Tokens:
-    """The host's tokens; to read the text of the last one sets ``_IS_LAST`` for the reader."""
-
-    def __init__(self, tokens: Any):
-        self._tokens = tokens
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        token = next(self._tokens)
-        return _LastToken(token) if token.finish_reason else token
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokens, name)
-
-
-class _LastToken:
-    def __init__(self, token: Any):
-        self._token = token
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._token, name)
-
-    @property
-    def text(self) -> str:
-        _IS_LAST.set(True)
-        return self._token.text
 
 
 def _up_to_end_in_string(original: Callable) -> Callable:

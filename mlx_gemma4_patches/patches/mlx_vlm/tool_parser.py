@@ -18,30 +18,20 @@ Upstream: Blaizzy/mlx-vlm#916 (nested arguments, 0.4.4).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable
-from importlib import import_module
 from itertools import takewhile
 from typing import Any
 
 from ...gemma4 import tool_calls
 from ...gemma4.tool_calls import QUOTE
+from ...hosts.mlx_vlm.tool_calls import PARSERS, host_parser
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
-_PARSERS = ("mlx_vlm.tools.parsers.gemma4", "mlx_vlm.tool_parsers.gemma4")  # from 0.7.1, before
 _WITHOUT_CALL = re.compile(r":?(?!call:)(?=[\w.:/-]+\{)")
 _OPEN_STRING = re.compile(rf"\s*\w+:\s*{re.escape(QUOTE)}")
-
-
-def host_parser() -> Any:
-    """mlx-vlm's module for Gemma 4's calls; None where it leaves them to mlx-lm."""
-    for name in _PARSERS:
-        with contextlib.suppress(ImportError):
-            return import_module(name)
-    return None
 
 
 def probe() -> Finding:
@@ -59,7 +49,7 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    for parser in _PARSERS:
+    for parser in PARSERS:
         if f"{parser}:parse_tool_call" in surgery.targets:
             surgery.wrap(f"{parser}:parse_tool_call", _with_our_grammar)
             surgery.wrap(
@@ -104,9 +94,9 @@ def _where_readings_agree(parse_object: Callable) -> Callable:
         return json.dumps(ours["arguments"]) == json.dumps(host)
 
     def make(original: Callable) -> Callable:
-        def split_top_level(text: str, delimiter: str | None = None) -> list[str]:
-            if delimiter is not None:  # the parser's own call
-                return original(text, delimiter)
+        def split_top_level(text: str, *args: Any, **kwargs: Any) -> list[str]:
+            if args or kwargs:  # the parser's own call names the delimiter
+                return original(text, *args, **kwargs)
             entries = original(text)
             agreed = list(takewhile(agree, entries))
             return agreed + [""] * (len(agreed) < len(entries))  # an entry that is not complete
@@ -120,7 +110,7 @@ PATCH = Patch(
     id="mlx_vlm.tool_parser",
     targets=tuple(
         f"{parser}:{name}"
-        for parser in _PARSERS
+        for parser in PARSERS
         for name in ("parse_tool_call", "_split_top_level", "_parse_object")
     ),
     apply=apply,

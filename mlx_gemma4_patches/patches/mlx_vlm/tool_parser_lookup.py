@@ -45,8 +45,8 @@ def probe() -> Finding:
     try:
         found = _infer_tool_parser("<|tool_call>...<tool_call|>")
     except AttributeError as error:
-        return Finding(True, f"{error}")
-    return Finding(False, f"the parser of Gemma 4's template is {found}")
+        return Finding(True, f"looking up the tool parser fails: {error}")
+    return Finding(False, f"for Gemma 4's chat template the tool parser is {found}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -54,10 +54,9 @@ def apply(surgery: Surgery) -> None:
 
 
 def _by_template(original):
-    def _infer_tool_parser(chat_template: Any):
-        if isinstance(chat_template, str):
-            chat_template = _Template(chat_template)
-        return original(chat_template)
+    def _infer_tool_parser(*args: Any, **kwargs: Any) -> Any:
+        (template,) = (*args, *kwargs.values())  # its name is the host's choice
+        return original(_Template(template) if isinstance(template, str) else template)
 
     return _infer_tool_parser
 

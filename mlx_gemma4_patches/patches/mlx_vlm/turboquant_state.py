@@ -32,8 +32,8 @@ def probe() -> Finding:
     try:
         offset = TurboQuantKVCache.from_cache(cache, bits=4).offset
     except ValueError as error:
-        return Finding(True, f"{error}")
-    return Finding(offset != 3, f"of 3 tokens {offset} are compressed")
+        return Finding(True, f"compressing a cache fails: {error}")
+    return Finding(offset != 3, f"{offset} of 3 cached tokens are compressed")
 
 
 def apply(surgery: Surgery) -> None:

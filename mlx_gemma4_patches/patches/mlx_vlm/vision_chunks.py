@@ -52,7 +52,8 @@ def probe() -> Finding:
     types = mx.array([[0] * 4 + [1] * 9 + [3]])
     how = {"max_tokens": 1, "temperature": 0.0, "prompt_cache": cache, "prefill_step_size": 8}
     next(generate.generate_step(ids, model, None, None, mm_token_type_ids=types, **how))
-    return Finding(parts[0] == 8, f"the first part of an image prompt ends behind {parts[0]} of 14")
+    measured = f"of a prompt of 14 tokens with an image at 4 to 12, prefill begins with {parts[0]}"
+    return Finding(parts[0] == 8, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -126,7 +127,7 @@ def _process_prompts(original):
 
 PATCH = Patch(
     id="mlx_vlm.vision_chunks",
-    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, placeholders.EMBED),
+    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, f"{placeholders.EMBED}(self, input_ids)"),
     apply=apply,
     probe=probe,
 )

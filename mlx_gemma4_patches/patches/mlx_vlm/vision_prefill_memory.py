@@ -60,7 +60,7 @@ def probe() -> Finding:
         batch.model, batch.sampler = model.language_model, lambda logits: logits
         batch._step(ids, cache, inputs_embeds=embeddings)
     together = counts[0]
-    measured = f"of 8 positions, logits of {alone} alone, of {together} in a batch"
+    measured = f"logits are computed at {alone} of 8 positions alone, at {together} in a batch"
     return Finding(alone > 1 or together > 1, measured)
 
 
@@ -136,11 +136,11 @@ def _has_images(model, ids):
 PATCH = Patch(
     id="mlx_vlm.vision_prefill_memory",
     targets=(
-        placeholders.EMBED,
-        f"{_MODEL}.__call__",
-        f"{_AR}:{_STEP}",
+        f"{placeholders.EMBED}()",
+        f"{_MODEL}.__call__()",
+        f"{_AR}:{_STEP}(input_ids, model, *, logits_to_keep)",
         f"{_AR}:{_BATCH}",
-        f"{_GENERATE}:{_STEP}",
+        f"{_GENERATE}:{_STEP}(input_ids, model, *, logits_to_keep)",
         f"{_GENERATE}:{_BATCH}",
         f"{_GENERATE}:{_OLD_BATCH}",
     ),

@@ -41,9 +41,14 @@ def probe() -> Finding:
     try:
         count = soft_tokens([wide, tall], 4).shape[1]
     except Exception as problem:  # whatever the release has for it
-        return Finding(True, f"padding moves soft tokens by {error}; {type(problem).__name__}")
+        failed = type(problem).__name__
+        measured = f"padding changes soft tokens by {error}; two sizes together: {failed}"
+        return Finding(True, measured)
     wrong = not error < 1e-3 or count != 4  # NaN is not less
-    return Finding(wrong, f"padding moves soft tokens by {error:.0e}; two images have {count} of 4")
+    measured = (
+        f"padding changes soft tokens by {error:.0e}; two sizes together: {count} of 4 tokens"
+    )
+    return Finding(wrong, measured)
 
 
 def apply(surgery: Surgery) -> None:

@@ -46,7 +46,7 @@ def probe() -> Finding:
     blocks = [(event["index"], event["content_block"]["type"]) for event in begun]
     return Finding(
         blocks != [(0, "text"), (1, "thinking"), (2, "text")],
-        f"text, a thought and text begin the blocks {blocks}",
+        f"text, a thought and text open the content blocks {blocks}",
     )
 
 
@@ -113,4 +113,4 @@ class _Blocks:
         return f"event: {_BLOCK}{kind}\ndata: {json.dumps(data)}\n\n"
 
 
-PATCH = Patch(id="vllm_mlx.anthropic_blocks", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(id="vllm_mlx.anthropic_blocks", targets=(f"{_TARGET}()",), apply=apply, probe=probe)

@@ -80,7 +80,7 @@ def _with_repair(original: Callable) -> Callable:
                 raise
             try:
                 self._json = json.loads(_BACKSLASH.sub(_doubled, await self.body()))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise error from None
             return self._json
 
@@ -93,7 +93,7 @@ def _doubled(backslash: re.Match) -> bytes:
 
 PATCH = Patch(
     id="vllm_mlx.anthropic_escapes",
-    targets=(_MESSAGES, _COUNT),
+    targets=(f"{_MESSAGES}()", f"{_COUNT}()"),
     apply=apply,
     probe=probe,
 )

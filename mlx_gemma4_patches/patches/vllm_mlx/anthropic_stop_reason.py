@@ -27,7 +27,9 @@ _TARGET = "vllm_mlx.server:_stream_anthropic_messages"
 def probe() -> Finding:
     events = serving.anthropic_stream(["Hi"], "length")
     reason = next(e["delta"]["stop_reason"] for e in events if e["type"] == "message_delta")
-    return Finding(reason != "max_tokens", f"a stream that is cut ends with {reason}")
+    return Finding(
+        reason != "max_tokens", f"a stream cut by max_tokens ends with stop_reason {reason}"
+    )
 
 
 def apply(surgery: Surgery) -> None:
@@ -68,4 +70,6 @@ async def _with_its_reason(events: AsyncIterator[str], heard: _Heard) -> AsyncIt
             yield event
 
 
-PATCH = Patch(id="vllm_mlx.anthropic_stop_reason", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="vllm_mlx.anthropic_stop_reason", targets=(f"{_TARGET}(engine)",), apply=apply, probe=probe
+)

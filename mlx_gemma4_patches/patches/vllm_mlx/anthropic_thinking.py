@@ -52,8 +52,8 @@ def probe() -> Finding:
         if options.get("enable_thinking") is not wanted:
             ignored.append(kind)
     if ignored:
-        return Finding(True, f"the template is not told of thinking {', '.join(ignored)}")
-    return Finding(False, f"the template is told of thinking {', '.join(_WANTED)}")
+        return Finding(True, f"enable_thinking does not follow thinking: {', '.join(ignored)}")
+    return Finding(False, f"enable_thinking follows thinking: {', '.join(_WANTED)}")
 
 
 def apply(surgery: Surgery) -> None:

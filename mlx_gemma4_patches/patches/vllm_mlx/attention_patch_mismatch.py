@@ -43,7 +43,8 @@ def probe() -> Finding:
         gemma4_mllm.patch_gemma4_attention_for_batching()
         mx.eval(language_model(prompt, cache=language_model.make_cache()).logits)
     except (TypeError, AttributeError) as error:
-        return Finding(True, str(error).partition("\n")[0])
+        why = str(error).partition(". The")[0]
+        return Finding(True, f"attention fails: {why.splitlines()[0]}")
     finally:
         for name in _REPLACED:
             delattr(Attention, name)

@@ -28,7 +28,7 @@ def probe() -> Finding:
     cache = KVCache()
     cache.update_and_fetch(mx.zeros((1, 1, 4, 8)), mx.zeros((1, 1, 4, 8)))
     counted, held = estimate_kv_cache_memory([cache]), 2 * 4 * 8 * 4
-    return Finding(counted < held, f"of {held} bytes or more {counted} are counted")
+    return Finding(counted < held, f"a cache of at least {held} bytes is counted as {counted}")
 
 
 def apply(surgery: Surgery) -> None:

@@ -47,7 +47,8 @@ def probe() -> Finding:
         scheduler.batch_generator = None
     told = not queue.empty() and queue.get_nowait().finish_reason
     left = sorted(scheduler.running) != []
-    return Finding(left, f"after a failed step its request is {'kept' if left else f'told {told}'}")
+    outcome = "never answered" if left else f"answered with finish_reason {told}"
+    return Finding(left, f"a request whose step failed is {outcome}")
 
 
 def apply(surgery: Surgery) -> None:

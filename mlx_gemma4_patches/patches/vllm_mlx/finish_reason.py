@@ -31,7 +31,7 @@ def probe() -> Finding:
         return SimpleNamespace(text="so", prompt_tokens=1, generation_tokens=max_tokens)
 
     reason = unbatched.answer(generate, max_tokens=2).finish_reason
-    return Finding(reason != "length", f"2 tokens of at most 2 end with {reason!r}")
+    return Finding(reason != "length", f"2 tokens where max_tokens is 2: finish_reason {reason!r}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -73,7 +73,7 @@ def _correct(output, call: inspect.BoundArguments) -> None:
 
 PATCH = Patch(
     id="vllm_mlx.finish_reason",
-    targets=(*_WHOLE, _STREAM),
+    targets=tuple(f"{target}(self, *, max_tokens)" for target in (*_WHOLE, _STREAM)),
     apply=apply,
     probe=probe,
 )

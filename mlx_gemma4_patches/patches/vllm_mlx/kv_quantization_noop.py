@@ -31,7 +31,8 @@ def probe() -> Finding:
     cache.update_and_fetch(mx.zeros((1, 1, 8, 64)), mx.zeros((1, 1, 8, 64)))
     (stored,) = memory_cache._quantize_cache([cache], bits=8, group_size=64)
     is_plain = isinstance(stored.keys, mx.array)
-    return Finding(is_plain, f"stored as {type(stored).__name__}")
+    kind = f"stored as they were, in {stored.keys.dtype}" if is_plain else "stored in 8 bits"
+    return Finding(is_plain, f"with --kv-cache-quantization keys are {kind}")
 
 
 def apply(surgery: Surgery) -> None:

@@ -31,7 +31,9 @@ def probe() -> Finding:
     cache = RotatingKVCache(max_size=4)
     cache.update_and_fetch(mx.zeros((1, 1, 6, 8)), mx.zeros((1, 1, 6, 8)))
     MLLMBatchGenerator._trim_rotating_caches([cache])
-    return Finding(cache.offset != 6, f"after 6 tokens the next one stands at {cache.offset}")
+    return Finding(
+        cache.offset != 6, f"after 6 tokens the next one is put at position {cache.offset}"
+    )
 
 
 def apply(surgery: Surgery) -> None:

@@ -66,7 +66,10 @@ def probe() -> Finding:
 
     with mock.patch.object(server, "_reasoning_parser", Gemma4ReasoningParser()):
         seen = asyncio.run(texts())
-    return Finding(not seen[0].startswith(THOUGHT), f"the stream begins with {seen[0]!r}")
+    return Finding(
+        not seen[0].startswith(THOUGHT),
+        f"a thought that the prompt opens is streamed as {seen[0]!r}",
+    )
 
 
 def apply(surgery: Surgery) -> None:

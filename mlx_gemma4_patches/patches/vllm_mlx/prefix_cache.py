@@ -42,10 +42,13 @@ def probe() -> Finding:
     shared = length - 2
     layers, _ = cache.fetch([*range(shared), 0])
     if not layers:
-        return Finding(False, "a window that cannot be rewound is not found")
+        return Finding(False, "a sliding window that cannot be rewound is not reused")
     kept = layers[0].keys[0, 0, -window:, 0].tolist()
     wanted = [float(shared - i) for i in reversed(range(window))]
-    return Finding(kept != wanted, f"after token {shared} the window holds {kept}, not {wanted}")
+    measured = f"after token {shared} the window holds tokens {kept}"
+    if kept != wanted:
+        measured += f", not {wanted}"
+    return Finding(kept != wanted, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -102,8 +105,8 @@ def _fetch(original):
 
 
 def _has_window(cache) -> bool:
-    """Whether these are key-value caches and a sliding window is among them."""
-    return any(hasattr(layer, "max_size") for layer in cache) and all(
+    """Whether these are key-value caches and a sliding window is among them; false of None."""
+    return any(isinstance(getattr(layer, "max_size", None), int) for layer in cache or ()) and all(
         getattr(layer, "keys", None) is not None for layer in cache
     )
 

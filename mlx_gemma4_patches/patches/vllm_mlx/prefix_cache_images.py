@@ -60,7 +60,9 @@ def probe() -> Finding:
         found, _ = generator.prefix_cache.fetch(prompt)
     finally:
         generator.close()
-    return Finding(bool(found), f"a prompt with an image is {'' if found else 'not '}found")
+    return Finding(
+        bool(found), f"for another image the cached prompt is {'' if found else 'not '}reused"
+    )
 
 
 def apply(surgery: Surgery) -> None:

@@ -3,7 +3,6 @@
 What the user sees: an answer that begins with "response" or "thought" lacks that word, and the
 indentation of its first line; in a stream, where deltas hold more than one token under load, parts
 of the answer are missing or come as reasoning, also those of another request at the same time.
-From 0.4.1 on a thought that ``max_tokens`` cuts is the answer too, where the request has tools.
 
 Why: the parser takes names of channels out wherever a line is one, strips what is left, splits at
 the last ``<channel|>``, and takes a delta to hold one marker at most. Up to 0.4.0 all streams share
@@ -11,11 +10,13 @@ one parser and its state.
 
 The fix: ``gemma4.channels`` splits. It can be deleted when vllm-mlx passes the probe. Up to 0.4.1
 the server does not ask a parser for the end of a stream: there a stream that ends in what might
-have become a marker, such as ``<``, lacks it. Upstream: waybarrios/vllm-mlx#268 (the parser).
+have become a marker, such as ``<``, lacks it. A stream shows the name of a thought that has no
+marker of its own. Upstream: waybarrios/vllm-mlx#268 (the parser).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ _PARSER = "vllm_mlx.reasoning.gemma4_parser:Gemma4ReasoningParser"
 _WHOLE = f"{_PARSER}.extract_reasoning"
 _STREAMED = f"{_PARSER}.extract_reasoning_streaming"
 _FINISH = f"{_PARSER}.finalize_stream"
+_NAME = "thought\n"
+# an empty thought without its first marker, as models write where they go round in circles
+_UNOPENED = re.compile(f"(?<={re.escape(END)}){_NAME}(?={re.escape(END)})")
 _ANSWERS = {
     (f"{THOUGHT}\nhm{END}", "response time"): ("hm", "response time"),
     (f"{THOUGHT}\n", "hm", END, "thought"): ("hm", "thought"),
@@ -61,7 +65,7 @@ def probe() -> Finding:
             wrong.append(f"{text!r} gives {parser.extract_reasoning(text)}")
     if wrong:
         return Finding(True, f"{len(wrong)} of {len(_ANSWERS)} answers wrong, such as: {wrong[0]}")
-    return Finding(False, f"{len(_ANSWERS)} answers are taken as they are")
+    return Finding(False, f"all {len(_ANSWERS)} answers are split rightly")
 
 
 def apply(surgery: Surgery) -> None:
@@ -107,14 +111,16 @@ def _turn(text: str) -> Turn:
     return turn
 
 
-def _split(text: str) -> tuple[str | None, str]:
-    """Reasoning and content of a whole text, None for no reasoning."""
+def _split(text: str) -> tuple[str | None, str | None]:
+    """Reasoning and content of a whole text, None for what is not there."""
+    text = _UNOPENED.sub("", text)
     before, end, _ = text.partition(END)
     is_opened = any(marker in before for marker in (THOUGHT, RESPONSE, START))
-    turn = Turn(in_thought=bool(end) and not is_opened)  # then the prompt opened it
-    pairs = (turn.feed(text), turn.finish())
+    in_thought = bool(end) and not is_opened  # then the prompt opened it
+    turn = Turn(in_thought)
+    pairs = (turn.feed(text.removeprefix(_NAME) if in_thought else text), turn.finish())
     reasoning, content = map("".join, zip(*pairs, strict=True))
-    return reasoning or None, content  # None: from 0.4.1 on the server shows the whole text
+    return reasoning.rstrip("\n") or None, content or None
 
 
 PATCH = Patch(

@@ -36,10 +36,10 @@ def probe() -> Finding:
     try:
         offset = generator._process_prompts([request]).cache[0].offset.item()
     except ValueError as error:
-        return Finding(True, str(error).partition(". ")[0])
+        return Finding(True, f"a request fails: {str(error).partition('. ')[0]}")
     finally:
         generator.close()
-    return Finding(offset != 20, f"after 20 tokens the next one stands at {offset}")
+    return Finding(offset != 20, f"after 20 tokens the next one is put at position {offset}")
 
 
 def apply(surgery: Surgery) -> None:

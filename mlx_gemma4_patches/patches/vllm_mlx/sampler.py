@@ -65,7 +65,7 @@ def probe() -> Finding:
     finally:
         generator.close()
     made = made[:3]
-    return Finding(made != [3, 3, 3], f"greedy tokens are {made}, the likeliest are [3, 3, 3]")
+    return Finding(made != [3, 3, 3], f"at temperature 0 tokens are {made}, the likeliest is 3")
 
 
 def apply(surgery: Surgery) -> None:

@@ -42,7 +42,8 @@ def probe() -> Finding:
     )
     asyncio.run(MLLMScheduler._process_loop(scheduler))
     faulty = threads != [threading.current_thread()]
-    return Finding(faulty, f"a step with a prompt runs in the thread {threads[0].name}")
+    where = "another thread than the one" if faulty else "the thread"
+    return Finding(faulty, f"a prompt is processed in {where} that loaded the model")
 
 
 class _SameThread(concurrent.futures.Executor):

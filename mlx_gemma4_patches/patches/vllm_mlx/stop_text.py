@@ -40,22 +40,23 @@ def probe() -> Finding:
     )
     ((output,), _) = scheduler._process_batch_responses([stopped])
     text = output.output_text or output.new_text
-    return Finding(text != "", f"an answer of <turn|> alone has the text {text!r}")
+    return Finding(text != "", f"an answer of nothing but <turn|> has the text {text!r}")
 
 
 def apply(surgery: Surgery) -> None:
-    def make(original):
-        def _process_batch_responses(self, responses):
-            outputs, finished_ids = original(self, responses)
-            if is_gemma4(self.model):
-                for output in outputs:
-                    if output.finish_reason == "stop":
-                        _leave_out_the_last(output, self)
-            return outputs, finished_ids
+    surgery.wrap(_PROCESS, leaving_out_the_last)
 
-        return _process_batch_responses
 
-    surgery.wrap(_PROCESS, make)
+def leaving_out_the_last(original):
+    def _process_batch_responses(self, responses):
+        outputs, finished_ids = original(self, responses)
+        if is_gemma4(getattr(self, "model", None)):
+            for output in outputs:
+                if output.finish_reason == "stop" and output.output_token_ids:
+                    _leave_out_the_last(output, self)
+        return outputs, finished_ids
+
+    return _process_batch_responses
 
 
 def _leave_out_the_last(output, scheduler) -> None:

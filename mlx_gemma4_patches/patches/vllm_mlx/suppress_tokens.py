@@ -54,7 +54,8 @@ def probe() -> Finding:
         sampled = generator._step(mx.zeros((1, 1), mx.int32), cache=[])[0].item()
     finally:
         generator.close()
-    return Finding(sampled != 2, f"token 3 is suppressed, and {sampled} is drawn")
+    measured = f"with 3 in suppress_tokens the next token is {sampled}, the likeliest but 3 is 2"
+    return Finding(sampled != 2, measured)
 
 
 def apply(surgery: Surgery) -> None:
@@ -99,7 +100,7 @@ class _View:
 
 PATCH = Patch(
     id="vllm_mlx.suppress_tokens",
-    targets=(f"{_GENERATOR}.__init__", f"{_GENERATOR}._step"),
+    targets=(f"{_GENERATOR}.__init__(self, model, processor)", f"{_GENERATOR}._step"),
     apply=apply,
     probe=probe,
 )

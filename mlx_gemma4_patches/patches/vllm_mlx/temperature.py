@@ -34,7 +34,8 @@ def probe() -> Finding:
 
     unbatched.answer(generate, temperature=0.25)
     passed = sorted(asked.keys() & {"temperature", "sampler"})
-    return Finding(not passed, f"of the temperature mlx-vlm is told by {passed or 'nothing'}")
+    how = f"as {' and '.join(passed)}" if passed else "not at all"
+    return Finding(not passed, f"the temperature of a request is passed on to mlx-vlm {how}")
 
 
 def apply(surgery: Surgery) -> None:

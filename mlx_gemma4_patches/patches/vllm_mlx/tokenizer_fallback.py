@@ -35,7 +35,8 @@ def probe() -> Finding:
             loaded = host.load_model_with_fallback(folder)
     finally:
         mlx_lm.load = load
-    return Finding(loaded != ("a model", "a tokenizer"), f"loaded: {loaded}")
+    what = "a model and a tokenizer" if loaded == ("a model", "a tokenizer") else loaded
+    return Finding(what is loaded, f"loading a text model returns {what}")
 
 
 def apply(surgery: Surgery) -> None:

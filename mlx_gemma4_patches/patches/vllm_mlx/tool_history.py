@@ -43,9 +43,10 @@ def probe() -> Finding:
     with mock.patch.object(server, "_tool_call_parser", "gemma4"):
         is_native = "tool_calls" in server.extract_multimodal_content(_HISTORY)[0][0]
         results = len(server._normalize_messages(_RESULTS))
-    shown = "as they are" if is_native else "as text"
+    shown = "as such" if is_native else "as plain text"
     return Finding(
-        not is_native or results != 2, f"calls are shown {shown}, of two results {results}"
+        not is_native or results != 2,
+        f"the template gets tool calls {shown}, and {results} of two results",
     )
 
 

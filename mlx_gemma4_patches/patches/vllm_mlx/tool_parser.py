@@ -10,14 +10,17 @@ expressions that know word characters in names and keys, and tells a stream all 
 whenever one ends.
 
 The fix: ``gemma4.tool_calls`` reads, each call once, and what it refuses is content. The forms that
-only the host knows, such as ``call:f(a=1)``, stay the host's. It can be deleted when vllm-mlx
-passes the probe. Up to 0.4.1 the server does not ask a parser for the end of a stream: a call that
-``max_tokens`` cuts is missing in streams there. Upstream: waybarrios/vllm-mlx#268 (the parser).
+only the host knows, such as ``call:f(a=1)``, stay the host's: such a call is made as soon as it is
+complete, for the model may not mark its end. It can be deleted when vllm-mlx passes the probe. Up
+to 0.4.1 the server does not ask a parser for the end of a stream: a call that ``max_tokens`` cuts
+is missing in streams there. Upstream: waybarrios/vllm-mlx#268 (the parser).
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -42,6 +45,9 @@ _CALLS = {
 }
 
 
+_OF_HOST = re.compile(r"\s*call:\w+\s*\(.*\)\s*", re.DOTALL)
+
+
 def probe() -> Finding:
     try:
         from vllm_mlx.tool_parsers.gemma4_tool_parser import Gemma4ToolParser
@@ -52,7 +58,7 @@ def probe() -> Finding:
     for text, expected in _CALLS.items():
         made = Gemma4ToolParser(None).extract_tool_calls(text).tool_calls
         if [(call["name"], json.loads(call["arguments"])) for call in made] != expected:
-            wrong.append(f"{len(made)} calls in {text}")
+            wrong.append(f"{len(made)} calls made of {text}")
     parser, text, made = Gemma4ToolParser(None), "", []
     for part in (_TWO[: -len(END)], END):
         delta = parser.extract_tool_calls_streaming(text, text + part, part) or {}
@@ -61,19 +67,25 @@ def probe() -> Finding:
     if made != [0, 1]:
         wrong.append(f"a stream of two calls has those of index {made}")
     if wrong:
-        return Finding(True, f"{len(wrong)} of {len(_CALLS) + 1} wrong, such as {wrong[0]}")
-    return Finding(False, f"all calls of {len(_CALLS)} texts and a stream are made")
+        return Finding(
+            True, f"{len(wrong)} of {len(_CALLS) + 1} answers misread, such as: {wrong[0]}"
+        )
+    return Finding(False, f"all calls of {len(_CALLS)} answers and a stream are made")
 
 
 def apply(surgery: Surgery) -> None:
     result = surgery.resolve(_RESULT)
     host = surgery.resolve(_WHOLE)
 
+    def made_by_host(parser: Any, text: str) -> list[dict]:
+        return host(parser, f"{START}{text}{END}").tool_calls
+
     def reader(parser: Any) -> Reader:
-        return Reader(lambda text: _calls(text, host(parser, f"{START}{text}{END}").tool_calls))
+        return Reader(lambda text: _calls(text, made_by_host(parser, text)))
 
     def streams_of(parser: Any) -> Streams[_Stream]:
-        return Streams.of(parser, lambda text: _Stream(reader(parser), text))
+        made = functools.partial(made_by_host, parser)
+        return Streams.of(parser, lambda text: _Stream(reader(parser), made, text))
 
     def make_whole(original: Callable) -> Callable:
         def extract_tool_calls(self, model_output, *args, **kwargs):
@@ -88,23 +100,25 @@ def apply(surgery: Surgery) -> None:
         return extract_tool_calls
 
     def make_streamed(original: Callable) -> Callable:
-        def extract_tool_calls_streaming(self, previous, current, delta, *args, **kwargs):
-            if not delta or START not in current:
-                theirs = original(self, previous, current, delta, *args, **kwargs)
-                if not delta or theirs != {"content": delta}:
+        def extract_tool_calls_streaming(
+            self, previous_text, current_text, delta_text, *args, **kwargs
+        ):
+            if not delta_text or START not in current_text:
+                theirs = original(self, previous_text, current_text, delta_text, *args, **kwargs)
+                if not delta_text or theirs != {"content": delta_text}:
                     return theirs
             streams = streams_of(self)
-            stream = streams.take(previous)
-            made = stream.delta(*stream.reader.feed(current[len(previous) :]))
-            streams.put(current, stream)
+            stream = streams.take(previous_text)
+            made = stream.feed(current_text[len(previous_text) :], current_text)
+            streams.put(current_text, stream)
             # from 0.5.0 on: asks for the end even where there is content in the last delta
             self.REQUIRES_EAGER_STREAMING = stream.reader.is_holding
             return made
 
         return extract_tool_calls_streaming
 
-    def finalize_streaming(self, current):
-        stream = streams_of(self).take(current)
+    def finalize_streaming(self, current_text):
+        stream = streams_of(self).take(current_text)
         return stream.delta(*stream.reader.finish())
 
     surgery.wrap(_WHOLE, make_whole)
@@ -116,16 +130,31 @@ class _Stream:
     """One stream: its reader, and how many calls it was told.
 
     Args:
+        made_by_host: what the host makes of what stands between two markers.
         text: what it was told already.
     """
 
-    def __init__(self, reader: Reader, text: str):
+    def __init__(self, reader: Reader, made_by_host: Callable[[str], list[dict]], text: str):
         self.reader = reader
-        self._made = len(reader.feed(text)[1])
+        self._made_by_host = made_by_host
+        self._made = 0
+        self._ahead = 0  # of these, how many the reader has not come to the end of
+        self.feed(text, text)
+
+    def feed(self, part: str, text: str) -> dict[str, Any] | None:
+        """What the server is told with the next part of ``text``, None for nothing."""
+        content, calls = self.reader.feed(part)
+        told = self.delta(content, calls)
+        held = text.rpartition(START)[2]
+        if told is None and self.reader.is_holding and not self._ahead and _OF_HOST.fullmatch(held):
+            early = self._made_by_host(held)
+            told = self.delta("", early)
+            self._ahead = len(early)
+        return told
 
     def delta(self, content: str, calls: list[dict]) -> dict[str, Any] | None:
-        """What the server is told, None for nothing."""
         told: dict[str, Any] = {"content": content} if content else {}
+        calls, self._ahead = calls[self._ahead :], max(self._ahead - len(calls), 0)
         if calls:
             told["tool_calls"] = [
                 {

@@ -41,7 +41,8 @@ def probe() -> Finding:
     )
     generator._run_vision_encoding(request)
     left = list(cache.get_pixel_cache(["an image"], request.prompt).extra_kwargs)
-    return Finding(not left, f"after the first request the cached image comes with {left}")
+    measured = f"after one request the cached image has kept {', '.join(left) or 'no inputs'}"
+    return Finding(not left, measured)
 
 
 def apply(surgery: Surgery) -> None:

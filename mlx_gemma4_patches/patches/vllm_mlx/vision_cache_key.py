@@ -29,7 +29,8 @@ def probe() -> Finding:
     cache.set_pixel_cache(["one", "two"], "hi", "pixels of one and two", "ids")
     found = cache.get_pixel_cache(["two", "one"], "hi")
     pixels = found and found.pixel_values
-    return Finding(pixels is not None, f"two and one are taken for the {pixels}")
+    taken = "those of one and two" if pixels else "not found"
+    return Finding(pixels is not None, f"pixels of the images two and one in the cache: {taken}")
 
 
 def apply(surgery: Surgery) -> None:

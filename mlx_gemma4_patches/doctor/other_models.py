@@ -46,7 +46,7 @@ _GEMMA3N = {
     "laurel_rank": 8,
 }
 
-NAMES = {
+NAMES: dict[str, dict[str, Any]] = {
     "gemma3_text": {"sliding_window": 16, "sliding_window_pattern": 2},
     "gpt_oss": {
         "num_local_experts": 4,
@@ -128,7 +128,8 @@ def llava_vlm() -> tuple[Any, list[int]]:
 
 def _filled(model: nn.Module) -> nn.Module:
     """The model with weights large enough for attention to matter, the same each time."""
-    shapes = [(name, old.shape) for name, old in tree_flatten(model.parameters())]
+    parameters: Any = tree_flatten(model.parameters())
+    shapes = [(name, old.shape) for name, old in parameters]
     keys = mx.random.split(mx.random.key(0), len(shapes))
     for (name, shape), key in zip(shapes, keys, strict=True):
         noise = mx.random.normal(shape, key=key)

@@ -1,0 +1,272 @@
+"""A turn of a conversation processes again what the turns before it have processed.
+
+What the user sees: every turn with tools and thoughts takes as long as the whole conversation; so
+does every turn of a request that is served alone, as with a seed, a draft model, ``--kv-bits`` or
+images.
+
+Why: a sliding window cannot be rewound, so the server can go on only from a place it has kept, and
+it keeps few: two in the prompt if the last message is a user's, and the end of the answer, which
+the chat template writes otherwise in the next prompt. Each is a full copy of what the
+full-attention layers hold.
+
+What is added: the places where Gemma 4's prompts part (``gemma4.prefix_cuts``) are kept, as the
+rows of the windows there and one copy of the other layers (``gemma4.prefix_store``), within the
+server's own limits and ``MLX_GEMMA4_PATCHES_PREFIX_BYTES``. They are taken out of the caches after
+each step of the prefill, which is split nowhere for it. It can be deleted when mlx-lm keeps such
+places.
+
+Upstream: ml-explore/mlx-lm#980, #1042 (related).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from ...gemma4 import prefix_limit, tiny
+from ...hosts.mlx_lm import prefixes, waiting
+from ...hosts.mlx_lm.models import is_gemma4
+from ...hosts.mlx_lm.tiny import text_model
+from ...patch import Finding, NotApplicable, Patch
+from ...surgery import Surgery
+
+_TOKENIZE = "mlx_lm.server:ResponseGenerator._tokenize"
+_STREAM = "mlx_lm.generate:stream_generate"
+_BATCH = "mlx_lm.generate:BatchGenerator"
+_CACHE = "mlx_lm.models.cache:LRUPromptCache"
+_PROMPTS = "_gemma4_prompts"  # of a batch generator: what it was given, by uid
+
+
+def probe() -> Finding:
+    try:
+        from mlx_lm.generate import BatchGenerator
+        from mlx_lm.models import gemma4  # noqa: F401
+        from mlx_lm.models.cache import LRUPromptCache
+        from mlx_lm.server import ResponseGenerator
+    except ImportError:
+        raise NotApplicable("this mlx-lm has no Gemma 4, or its server no such cache") from None
+
+    model, kept = text_model("dense"), LRUPromptCache()
+    server = ResponseGenerator.__new__(ResponseGenerator)
+    server.prompt_cache, server.model_provider = kept, _Provider(model)
+    prompt = tiny.prompt(24)
+    prompt, segments, *_ = server._tokenize(_Tokenizer(), _Request(prompt), None)
+    generator = BatchGenerator(model, max_tokens=1)
+    generator.insert_segments([segments])
+    while not generator.next()[1]:
+        pass
+    _, rest = kept.fetch_nearest_cache(_Provider.model_key, prompt)
+    again = len(rest)
+    return Finding(again > 1, f"a prompt that comes again is processed from {again} tokens on")
+
+
+class _Provider:
+    model_key = "a model"
+
+    def __init__(self, model: Any):
+        self.model = model
+
+
+class _Tokenizer:
+    def encode(self, prompt: list[int]) -> list[int]:
+        return prompt
+
+
+class _Request:
+    request_type = "text"
+
+    def __init__(self, prompt: list[int]):
+        self.prompt = prompt
+
+
+def apply(surgery: Surgery) -> None:
+    surgery.wrap(_TOKENIZE, _announcing)
+    surgery.wrap(_STREAM, _keeping)
+    surgery.wrap(f"{_BATCH}.insert_segments", _noting)
+    surgery.wrap(f"{_BATCH}._next", _following)
+    surgery.wrap(f"{_CACHE}.fetch_nearest_cache", _fetch)
+    surgery.wrap(f"{_CACHE}.insert_cache", _insert)
+    surgery.wrap(f"{_CACHE}.trim_to", _trim)
+    surgery.wrap(f"{_CACHE}.__len__", _count)
+    surgery.wrap_property(f"{_CACHE}.nbytes", fget=_nbytes)
+
+
+def _announcing(original):
+    def _tokenize(self, tokenizer, request, args):
+        made = original(self, tokenizer, request, args)
+        prefixes.announce(None)
+        if prefix_limit.limit() == 0 or not is_gemma4(getattr(self.model_provider, "model", None)):
+            return made
+        prompt, _, _, state, *vision = made
+        model = self.model_provider.model_key
+        store = prefixes.open_store(self.prompt_cache, model)
+        ids = vision[0].cache_key if vision and vision[0] is not None else prompt
+        prefixes.announce(prefixes.Prompt(store, model, list(ids)))
+        # one segment of no type: the server itself keeps nothing in mid-prompt
+        return (prompt, [prompt], [], state, *vision)
+
+    return _tokenize
+
+
+# In a batch
+
+
+def _noting(original):
+    signature = inspect.signature(original)
+
+    def insert_segments(self, *args, **kwargs):
+        prompt = prefixes.take()
+        uids = original(self, *args, **kwargs)
+        segments = signature.bind(self, *args, **kwargs).arguments["segments"]
+        if prompt is not None and len(segments) == len(uids) == 1:
+            vars(self).setdefault(_PROMPTS, {})[uids[0]] = prompt
+        return uids
+
+    return insert_segments
+
+
+def _following(original):
+    def _next(self):
+        prompts = vars(self).get(_PROMPTS)
+        if not prompts:
+            return original(self)
+        held = waiting.hold(self, prompts)
+        before = waiting.progress(self)
+        try:
+            made = original(self)
+        finally:
+            waiting.release(self, held)
+        for row, (uid, tokens) in enumerate(
+            zip(self._prompt_batch.uids, self._prompt_batch.tokens, strict=True)
+        ):
+            if uid in prompts and (parts := prompts[uid].parts(before[uid], len(tokens))):
+                prompts[uid].keep(self._prompt_batch.extract_cache(row), parts)
+        unread = waiting.progress(self)
+        for uid in [uid for uid in prompts if uid not in unread]:
+            del prompts[uid]
+        return made
+
+    return _next
+
+
+# One at a time
+
+
+def _keeping(original):
+    def stream_generate(*args, **kwargs):
+        prompt = prefixes.take()
+        if prompt is None:
+            return original(*args, **kwargs)
+        caches, said = kwargs["prompt_cache"], kwargs.get("prompt_progress_callback")
+        done = start = len(prompt.ids) - len(kwargs["prompt"])
+        known = prompt.ids[:start]
+        if kwargs.get("draft_model") is None:  # else they are not shown the prompt at all
+            processors = kwargs.get("logits_processors")
+            kwargs["logits_processors"] = prefixes.seeing(processors, known)
+
+        def progress(processed, total):
+            nonlocal done
+            if parts := prompt.parts(done, start + processed):
+                prompt.keep(caches, parts)
+            done = start + processed
+            if said is not None:
+                said(processed, total)
+
+        if kwargs.get("draft_model") is not None:  # the host says nothing of its progress
+            kwargs["prompt"] = _prefilled(kwargs, progress)
+        return original(*args, **{**kwargs, "prompt_progress_callback": progress})
+
+    return stream_generate
+
+
+def _prefilled(given: dict[str, Any], progress: Callable[[int, int], None]) -> list[int]:
+    """What is left of the prompt when both models have read it but for its last token."""
+    from mlx_lm import generate
+    from mlx_lm.models.cache import make_prompt_cache
+
+    host = inspect.getmodule(generate)
+    ids, caches, step = given["prompt"], given["prompt_cache"], given["prefill_step_size"]
+    own = len(make_prompt_cache(given["model"]))
+    with mx.stream(given.get("stream") or host.generation_stream):
+        for start in range(0, len(ids) - 1, step):
+            chunk = mx.array([ids[start : min(start + step, len(ids) - 1)]])
+            for model, mine in (("model", slice(own)), ("draft_model", slice(own, None))):
+                part = caches[mine]
+                given[model](chunk, cache=part)
+                if given.get("kv_bits") is not None:
+                    names = ("quantized_kv_start", "kv_group_size", "kv_bits")
+                    host.maybe_quantize_kv_cache(part, *map(given.get, names))
+                caches[mine] = part
+            mx.eval([cache.state for cache in caches])
+            progress(start + chunk.shape[1], len(ids))
+    return ids[-1:]
+
+
+# What is kept
+
+
+def _fetch(original):
+    def fetch_nearest_cache(self, model, tokens):
+        if not prefixes.serves(self, model):
+            return original(self, model, tokens)
+        length, caches = prefixes.store_of(self).find(model, tokens)
+        return caches, tokens[length:]
+
+    return fetch_nearest_cache
+
+
+def _insert(original):
+    def insert_cache(self, model, tokens, prompt_cache, **how):
+        store = prefixes.store_of(self)
+        if not prefixes.serves(self, model):
+            original(self, model, tokens, prompt_cache, **how)
+        else:
+            store.add(model, tokens, prompt_cache)
+        if store is not None:
+            store.trim(self.max_size - len(self._lru), self.max_bytes - self._n_bytes)
+            prefixes.bound(store)
+
+    return insert_cache
+
+
+def _trim(original):
+    def trim_to(self, *, n_sequences=None, n_bytes=None):
+        original(self, n_sequences=n_sequences, n_bytes=n_bytes)
+        if (store := prefixes.store_of(self)) is not None:
+            count = None if n_sequences is None else max(0, n_sequences - len(self._lru))
+            store.trim(count, None if n_bytes is None else max(0, n_bytes - self._n_bytes))
+
+    return trim_to
+
+
+def _count(original):
+    def __len__(self):
+        return original(self) + len(prefixes.store_of(self) or ())
+
+    return __len__
+
+
+def _nbytes(original):
+    def nbytes(self):
+        store = prefixes.store_of(self)
+        return original(self) + (store.nbytes if store is not None else 0)
+
+    return nbytes
+
+
+PATCH = Patch(
+    id="mlx_lm.prefix_reuse",
+    targets=(
+        _TOKENIZE,
+        _STREAM,
+        f"{_BATCH}.insert_segments",
+        f"{_BATCH}._next",
+        *(f"{_CACHE}.{name}" for name in ("fetch_nearest_cache", "insert_cache", "trim_to")),
+        *(f"{_CACHE}.{name}" for name in ("__len__", "nbytes")),
+    ),
+    apply=apply,
+    probe=probe,
+)

@@ -1,0 +1,161 @@
+"""Conversations whose turns have much in common, and a tokenizer that loses nothing of them.
+
+A text that a server made comes back from its client as the same tokens: a character is one, and so
+are the words of markers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.hosts import batching
+
+Message = dict[str, Any]
+Ask = Callable[..., Message]  # tag, messages, what the model says -> the assistant's message
+
+_WORDS = {"thought": 300, "user": 301, "model": 302, "system": 303, "tool": 304}
+STYLES = ("april", "may", "july")
+
+# What Google's templates have in common: tools and <|think|> in the system prompt, thoughts of
+# turns that are over left out. In what they differ is chosen by STYLE.
+_TEMPLATE = """\
+{% set style = 'STYLE' %}{% set think = enable_thinking | default(false) -%}
+{% set first = messages[0].role == 'system' -%}
+{{ bos_token }}{% if think or tools or first %}<|turn>system
+{% if think %}<|think|>{% endif %}{% if first %}{{ messages[0].content }}{% endif -%}
+{% for tool in tools or [] %}<|tool>{{ tool.function | tojson }}<tool|>{% endfor %}<turn|>
+{% endif -%}
+{% set at = namespace(user=-1, role='', open=false) -%}
+{% for message in messages %}{% if message.role == 'user' -%}
+{% set at.user = loop.index0 %}{% endif %}{% endfor -%}
+{% for message in messages if message.role != 'system' -%}
+{% set thought = message.reasoning or message.reasoning_content -%}
+{% if message.role == 'tool' -%}
+{% if style == 'april' %}<turn|>
+<|turn>tool
+{{ message.content }}{% else -%}
+<|tool_response>response:f{value:<|"|>{{ message.content }}<|"|>}<tool_response|>{% endif -%}
+{% else -%}
+{% if message.role != 'assistant' or at.role not in ('assistant', 'tool') or style == 'april' -%}
+{% if at.open %}<turn|>
+{% endif %}<|turn>{{ 'model' if message.role == 'assistant' else message.role }}
+{% endif -%}
+{% if thought and loop.index0 + first > at.user %}<|channel>thought
+{{ thought }}
+<channel|>{% endif -%}
+{% for call in message.tool_calls or [] -%}
+<|tool_call>call:{{ call.function.name }}{{ '{' }}
+{%- for key, value in call.function.arguments | dictsort -%}
+{{ key }}:{{ value }}{{ ',' if not loop.last }}
+{%- endfor %}}<tool_call|>{% endfor -%}
+{% if message.content is string or message.content is none %}{{ message.content or '' }}{% else -%}
+{% for part in message.content %}{{ part.text or '<|' ~ part.type ~ '|>' }}{% endfor %}{% endif -%}
+{% endif %}{% set at.role = message.role %}{% set at.open = true %}{% endfor -%}
+{% if add_generation_prompt -%}
+{% if at.role != 'tool' or style == 'april' %}<turn|>
+<|turn>model
+{% if not think and style != 'april' %}<|channel>thought
+<channel|>{% endif %}{% elif think and style == 'july' %}<|channel>thought
+{% endif %}{% endif %}"""
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "description": "Looks a page up.",
+            "parameters": {"type": "object", "properties": {"page": {"type": "integer"}}},
+        },
+    }
+]
+
+
+def save(shape: str, folder: Path, style: str = "july") -> Path:
+    """A tiny checkpoint with a template of the manner of ``STYLES``."""
+    batching.save(shape, folder, _TEMPLATE.replace("STYLE", style))
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for word, token in _WORDS.items():
+        del content["model"]["vocab"][f"[{token}]"]
+        content["model"]["vocab"][word] = token
+        no = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        content["added_tokens"].append({"id": token, "content": word, **no})
+    file.write_text(json.dumps(content))
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": 8192}))
+    return folder
+
+
+def words(seed: str, length: int) -> str:
+    rng, text = random.Random(seed), ""
+    while len(text) < length:
+        text += "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 8))) + " "
+    return text[:length].strip()
+
+
+def chat(ask: Ask) -> None:
+    """a: a chat; e: the last question again; f: the question before it edited."""
+    messages = [_message("system", "a", 260)]
+    for turn in range(1, 5):
+        messages.append(_message("user", f"a u{turn}", 70))
+        messages.append(ask(f"a{turn}", messages, words(f"a a{turn}", 14)))
+    ask("e1", messages[:-1], words("a a4", 14))
+    ask("f1", [*messages[:5], _message("user", "edited", 60)], words("f a", 12))
+
+
+def tools(ask: Ask, tag: str = "b", thinking: bool = False, keeps: bool = False) -> None:
+    """b: a loop of tool calls; c: with thoughts, k: which the client sends back."""
+    messages = [_message("system", tag, 200), _message("user", f"{tag} u", 60)]
+    for turn in range(1, 5):
+        thought = words(f"{tag} t{turn}", 20) if thinking else ""
+        call = f"<|tool_call>call:f{{page:{turn}}}<tool_call|>" if turn < 4 else words(tag, 14)
+        made = ask(f"{tag}{turn}", messages, call, thought=thought, thinking=thinking, tools=TOOLS)
+        if keeps:
+            made = {**made, "reasoning": thought}
+        messages.append(made)
+        if turn < 4:
+            result = words(f"{tag} r{turn}", 120)
+            messages.append({"role": "tool", "tool_call_id": "c0", "content": result})
+    messages.append(_message("user", f"{tag} more", 50))
+    thought = "Now what?" if thinking else ""
+    ask(f"{tag}5", messages, words("bye", 12), thought=thought, thinking=thinking, tools=TOOLS)
+
+
+def two(ask: Ask) -> None:
+    """g: two chats in turn, with one system prompt."""
+    chats = {name: [_message("system", "g", 450)] for name in ("gx", "gy")}
+    for turn in (1, 2):
+        for name, messages in chats.items():
+            messages.append(_message("user", f"{name} u{turn}", 50))
+            messages.append(ask(f"{name}{turn}", messages, words(f"{name} a{turn}", 12)))
+
+
+def long(ask: Ask) -> None:
+    """l: a chat that is longer than the hosts' steps of 2048 tokens."""
+    messages = [_message("system", "l", 600), _message("user", "l u1", 2400)]
+    for turn in (1, 2):
+        messages.append(ask(f"l{turn}", messages, words(f"l a{turn}", 14)))
+        messages.append(_message("user", f"l u{turn + 1}", 60))
+
+
+def together(wave: int) -> list[list[Message]]:
+    """h: eight conversations that begin at once, with one long system prompt."""
+    system = _message("system", "h", 450)
+    return [[system, _message("user", f"h {wave} {i}", 40 + 3 * i)] for i in range(8)]
+
+
+def restarted() -> list[Message]:
+    """i: the chat of a goes on after the server has been started again."""
+    messages = [_message("system", "a", 260)]
+    for turn in range(1, 5):
+        messages.append(_message("user", f"a u{turn}", 70))
+        messages.append({"role": "assistant", "content": words(f"a a{turn}", 14)})
+    return [*messages, _message("user", "i", 60)]
+
+
+def _message(role: str, seed: str, length: int) -> Message:
+    return {"role": role, "content": words(seed, length)}
