@@ -19,21 +19,20 @@ Upstream: none known.
 
 from __future__ import annotations
 
-import threading
+import functools
 from typing import Any
 
 import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
-from ...gemma4.prefix_cuts import cuts
 from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_vlm.tiny import model
+from ...hosts.vllm_mlx.prefixes import reads, watch
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _GENERATOR = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator"
 _CACHE = "vllm_mlx.memory_cache:MemoryAwarePrefixCache"
-_MODEL = "mlx_vlm.models.gemma4.language:LanguageModel.__call__"  # watched, not changed
 _STORES = ("store", "prepare_store")
 _PREFIXES = "_gemma4_prefixes"
 _MODEL_KEY = "text"  # the host keeps a cache per model, and of texts alone
@@ -56,33 +55,6 @@ def probe() -> Finding:
     return Finding(found < wanted, f"of {wanted} tokens that two turns share {found} are kept")
 
 
-class _Text:
-    """A prompt that is being read, in this thread."""
-
-    here = threading.local()
-
-    def __init__(self, cache: Any, ids: list[int], known: int):
-        self._cache = cache
-        self._ids = ids
-        self._at = known
-        self._cuts = cuts(ids)
-
-    def read(self, inputs: Any, caches: Any) -> None:
-        """Keep what is worth while of a step of the model."""
-        if inputs is None or not caches or inputs.shape[0] != 1:
-            return
-        now = getattr(caches[0], "offset", None)
-        if not isinstance(now, int) or now - inputs.shape[1] != self._at:
-            return
-        if inputs[0].tolist() != self._ids[self._at : now]:
-            return
-        if parts := [cut for cut in self._cuts if self._at < cut <= now]:
-            _keep(self._cache, self._ids, caches, parts)
-        self._at = now
-        if now == len(self._ids):
-            self.here.text = None
-
-
 def apply(surgery: Surgery) -> None:
     surgery.wrap(f"{_CACHE}.__init__", _opening)
     surgery.wrap(f"{_GENERATOR}._maybe_store_prefix_cache", _keep_answers)
@@ -91,7 +63,7 @@ def apply(surgery: Surgery) -> None:
     for name in _STORES:
         if f"{_CACHE}.{name}" in surgery.targets:
             surgery.wrap(f"{_CACHE}.{name}", _store)
-    surgery.wrap(_MODEL, _watched)
+    watch(surgery)
 
 
 def _store_of(cache: Any) -> PrefixStore | None:
@@ -120,7 +92,7 @@ def _fetch(original):
         if (store := _store_of(self)) is None:
             return original(self, tokens)
         length, caches = store.find(_MODEL_KEY, tokens)
-        _Text.here.text = _Text(self, list(tokens), length)
+        reads(list(tokens), length, functools.partial(_keep, self))
         if caches is None:
             self._stats.misses += 1
             return None, tokens
@@ -145,16 +117,6 @@ def _clear(original):
         return original(self, *args, **kwargs)
 
     return clear
-
-
-def _watched(original):
-    def __call__(self, inputs=None, *args, **kwargs):
-        made = original(self, inputs, *args, **kwargs)
-        if (text := getattr(_Text.here, "text", None)) is not None:
-            text.read(inputs, kwargs.get("cache"))
-        return made
-
-    return __call__
 
 
 def _keep_answers(original):
