@@ -1,7 +1,7 @@
 """The day after: what was published since the matrix was written, measured and told.
 
 Asks the package index through pip for new releases of the hosts, adds them and their combinations
-to ``compat_matrix.yaml``, measures, writes evidence and the README's tables, and prints what a
+to ``compat_matrix.yaml``, measures, writes evidence, README and PATCHES.md, and prints what a
 maintainer must look at. A new mlx or transformers is put into the base environment, and the newest
 combination of each host is measured again.
 """
@@ -17,7 +17,7 @@ from mlx_gemma4_patches import matrix
 from tests.matrix import environments
 from tests.matrix.__main__ import FILE
 from tests.matrix.file import read, save
-from tests.matrix.table import README
+from tests.matrix.table import PATCHES, README
 from tests.rehearsal.past import measured, rehearse, subject
 
 from . import changes, published
@@ -27,7 +27,8 @@ LOOK, USAGE = 1, 2
 
 def main() -> int:
     options = _parser().parse_args()
-    data, originals = read(FILE), {file: file.read_bytes() for file in (FILE, README)}
+    data = read(FILE)
+    originals = {file: file.read_bytes() for file in (FILE, README, PATCHES)}
     try:
         for release in options.without:
             published.without(data, release)
