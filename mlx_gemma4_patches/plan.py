@@ -99,11 +99,12 @@ def from_versions(situation: Situation) -> Decision:
     row, release = situation.row, situation.release
     if modules := modules_to_look_in(situation):
         return Decision(State.PENDING, f"waits for the import of {', '.join(sorted(modules))}")
+    nearest = release or _nearest(situation, _measured(situation))
+    if situation.is_faulty(nearest):
+        reason = f"the matrix has no fingerprints for {row.distribution} {nearest}"
+        return Decision(State.FINGERPRINT_MISMATCH, reason)
     if release is None:
         return _as_the_nearest_release(situation)
-    if situation.is_faulty(release):
-        reason = f"the matrix has no fingerprints for {row.distribution} {release}"
-        return Decision(State.FINGERPRINT_MISMATCH, reason)
     return Decision(State.NOT_NEEDED, _why_fine(situation, release))
 
 

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,6 +118,8 @@ def write(found: Proofs) -> Path:
     Raises:
         OSError: it cannot be written.
     """
+    import tempfile  # hosts' imports read only, and need not wait for it
+
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
     head = {"schema": SCHEMA, "package": __version__, "prefix": sys.prefix}

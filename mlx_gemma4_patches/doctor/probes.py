@@ -22,6 +22,7 @@ from .. import plan, proofs, registry
 from ..children import TIME_LIMIT, Ended, messages, tell
 from ..patch import NotApplicable, State
 from ..settings import PREFIX
+from ..targets import module_of
 
 Told = Callable[[str, str], None]
 
@@ -144,6 +145,9 @@ def _code(entry_point: registry.metadata.EntryPoint) -> dict[str, str | None]:
     if not registry.is_ours(entry_point):
         return {}
     targets = registry.load(entry_point).targets
+    for module in sorted(set(map(module_of, targets))):
+        tell("begin", "importing", module)
+        _import(module)  # no known code is there, so nothing waits for it
     seen = {target: engine.of_this_process().look(target) for target in targets}
     if {plan.Unseen.NOT_IMPORTED, plan.Unseen.NO_SOURCE} & set(seen.values()):
         return {}

@@ -1,7 +1,7 @@
 """The day after: what was published since the matrix was written, measured and told.
 
 Asks the package index through pip for new releases of the hosts, adds them and their combinations
-to ``compat_matrix.yaml``, measures, writes evidence and the README's tables, and prints what a
+to ``compat_matrix.yaml``, measures, writes evidence, README and PATCHES.md, and prints what a
 maintainer must look at. A new mlx or transformers is put into the base environment, and the newest
 combination of each host is measured again.
 """
@@ -17,7 +17,7 @@ from mlx_gemma4_patches import matrix
 from tests.matrix import environments
 from tests.matrix.__main__ import FILE
 from tests.matrix.file import read, save
-from tests.matrix.table import README
+from tests.matrix.table import PATCHES, README
 from tests.rehearsal.past import measured, rehearse, subject
 
 from . import changes, published
@@ -27,7 +27,8 @@ LOOK, USAGE = 1, 2
 
 def main() -> int:
     options = _parser().parse_args()
-    data, originals = read(FILE), {file: file.read_bytes() for file in (FILE, README)}
+    data = read(FILE)
+    originals = {file: file.read_bytes() for file in (FILE, README, PATCHES)}
     try:
         for release in options.without:
             published.without(data, release)
@@ -122,36 +123,48 @@ def _measured(names: list[str], tests: str) -> int:
 
 
 def look_at(known: matrix.Matrix, name: str) -> list[str]:
-    """What is different on a combination, with the diff of each changed target."""
+    """What is different on a combination, with the diff of each changed target.
+
+    It is compared with what was measured before of the same release of its host, beside something
+    older, or else with the release before.
+    """
     combination = known.combinations[name]
     distribution = subject(combination)
     releases = known.releases[distribution]
     place = releases.index(combination[distribution])
-    fates = {o.patch_id: o for o in rehearse(known) if o.combination == name}
+    names = [n for n, c in known.combinations.items() if subject(c) == distribution]
+    same = [n for n in names if known.combinations[n][distribution] == releases[place]]
+    same = same[: same.index(name)]
+    if not same and not place:
+        return []
+    earlier = [n for n in names if known.combinations[n][distribution] == releases[place - 1]]
+    reference = (same or earlier)[-1]
+    fates = {o.patch_id: o.fate for o in rehearse(known) if o.combination == name and not same}
     lines = []
     for row in known.rows.values():
-        if row.distribution != distribution or not place:
+        if row.distribution != distribution:
             continue
-        before, after = (_targets(row, releases[i]) for i in (place - 1, place))
-        outcome = measured(known, row.id, name)
-        was = _outcome_of_release(known, row.id, distribution, releases[place - 1])
-        fate = fates.get(row.id)
-        what = _what(was, outcome, fate.fate if fate else "")
-        if what:
+        outcomes = (measured(known, row.id, n) for n in (reference, name))
+        if what := _what(*outcomes, fates.get(row.id, "")):
             lines.append(f"{row.id} on {name}: {what}")
-            folders = [environments.release(distribution, releases[i]) for i in (place - 1, place)]
-            differences = [
-                changes.difference(*folders, target) for target in changes.between(before, after)
-            ]
-            lines += filter(None, differences)
+            if not same:
+                lines += _differences(row, releases[place - 1], releases[place])
     return lines
+
+
+def _differences(row: matrix.Row, *releases: str) -> list[str]:
+    variants = [row.variant_of(release) for release in releases]
+    before, after = (dict(variant.targets) if variant else {} for variant in variants)
+    folders = [environments.release(row.distribution, release) for release in releases]
+    changed = changes.between(before, after)
+    return [text for target in changed if (text := changes.difference(*folders, target))]
 
 
 def _what(was: str | None, outcome: str | None, fate: str) -> str:
     if outcome is None:
-        return "the matrix and the measurement disagree"
+        return "measured is not what the matrix says, see above: newly fixed or newly faulty?"
     if was == "fixed" and outcome != "fixed":
-        return "newly fixed: write fixed_in and the end of the faulty releases"
+        return "newly fixed"
     if was in ("fine", "not_applicable") and outcome == "fixed":
         return "newly faulty"
     if fate in ("proof", "lost"):
@@ -159,23 +172,6 @@ def _what(was: str | None, outcome: str | None, fate: str) -> str:
     if fate == "wrong":
         return "applied though the fault is not there: it depends on more than its targets"
     return ""
-
-
-def _targets(row: matrix.Row, release: str) -> dict[str, str]:
-    variant = row.variant_of(release)
-    return dict(variant.targets) if variant else {}
-
-
-def _outcome_of_release(
-    known: matrix.Matrix, patch_id: str, distribution: str, release: str
-) -> str | None:
-    """On the release's last combination."""
-    names = [
-        name
-        for name, combination in known.combinations.items()
-        if subject(combination) == distribution and combination[distribution] == release
-    ]
-    return measured(known, patch_id, names[-1]) if names else None
 
 
 if __name__ == "__main__":

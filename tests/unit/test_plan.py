@@ -59,6 +59,7 @@ BEFORE = [{"mlx-lm": ">=1.1,<2.0"}]
         (situation(SINCE, ALL), look(A=Unseen.NOT_IMPORTED), "pending", "waits for the import"),
         (situation(SINCE, ALL, "1.0"), look(A="1"), "not_needed", "1.0 has no Gemma 4"),
         (situation(SINCE, []), look(), "fingerprint_mismatch", "no fingerprints"),
+        (situation(SINCE, [], "3.0"), look(), "fingerprint_mismatch", "no fingerprints"),
         (
             situation(BEFORE, ALL, fixed_in="mlx-lm 2.0"),
             look(),

@@ -6,6 +6,7 @@ import pytest
 from packaging.version import Version
 
 from mlx_gemma4_patches import matrix
+from tests.matrix import environments
 from tests.matrix.__main__ import FILE
 from tests.matrix.file import read, save
 from tests.rehearsal import past
@@ -164,13 +165,31 @@ def test_targets_that_came_or_went_are_changes():
         ("fine", "fixed", "new", "newly faulty"),
         ("fixed", "fixed", "proof", "newly refused"),
         ("fine", "fine", "wrong", "applied though the fault is not there"),
-        ("fixed", None, "", "disagree"),
+        ("fixed", None, "", "not what the matrix says"),
     ],
 )
 def test_a_maintainer_is_told_what_is_different(was, outcome, fate, words):
     told = command._what(was, outcome, fate)
     assert words in told
     assert bool(words) == bool(told)
+
+
+def test_a_release_is_compared_with_that_before_and_beside_others_with_itself(
+    monkeypatch, tmp_path
+):
+    for release in ("0.6.17", "0.7.0"):  # what is unpacked of them
+        place = tmp_path / f"mlx-vlm-{release}" / "mlx_vlm"
+        place.mkdir(parents=True)
+        text = f"class APCManager:\n    def lookup_exact_cache(self): return {release!r}\n"
+        (place / "apc.py").write_text(text)
+    monkeypatch.setattr(environments, "release", lambda name, r: tmp_path / f"{name}-{r}")
+    known = matrix.load()
+    name = "mlx-vlm 0.7.0 + mlx-lm 0.32.2"
+    told = "\n".join(command.look_at(known, name))
+    assert f"mlx_vlm.apc_exact on {name}: newly fixed" in told
+    assert "+++ mlx-vlm-0.7.0 mlx_vlm.apc:APCManager.lookup_exact_cache" in told
+    beside = command.look_at(known, "mlx-vlm 0.4.4 + mlx-lm 0.32.2")
+    assert not [line for line in beside if "refused" in line or line.startswith("---")]
 
 
 def test_the_past_knows_nothing_of_what_came_after():
