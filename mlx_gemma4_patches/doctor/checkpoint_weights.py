@@ -7,20 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..gemma4 import sizes
 from ..gemma4.config import text_config
 from ..gemma4.layout import settings_left_out
 from ..gemma4.shared_kv import without
 from ..gemma4.split_table import NAME
 from .checkpoint_files import Folder, Tensor
 
-# hidden size and layers of the text models that Google published
-SHAPES = {
-    (1536, 35): "E2B",
-    (2560, 42): "E4B",
-    (3840, 48): "12B unified",
-    (2816, 30): "26B-A4B",
-    (5376, 60): "31B",
-}
 _WITH_TABLE = ("gemma4", "gemma4_text")  # model types that may have per-layer inputs
 _MOST_LAYERS = 1000
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
@@ -124,9 +117,9 @@ def _shape(folder: Folder, text: Mapping[str, Any]) -> str:
         do = "Load it as the draft model of its target (mlx-vlm 0.7 and newer)."
         folder.fact("shape", f"an assistant ({model_type})", means, do)
         return "assistant"
-    known = SHAPES.get((text["hidden_size"], text["num_hidden_layers"]))
+    known = sizes.name_of(text)
     own = f"{text['num_hidden_layers']} layers of width {text['hidden_size']}"
-    return known or f"of no published size: {own}"
+    return known.upper() if known else f"of no published size: {own}"
 
 
 def _by_kind(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, list[tuple[str, Tensor]]]]:
