@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent))
 from tests.matrix import environments
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 nox.options.sessions = ["lint", "tests", "activation"]  # the others take long, or all the releases
 nox.options.error_on_missing_interpreters = False  # nox names those it skips
@@ -74,10 +75,12 @@ def activation(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and the types of the package's core."""
-    session.install("ruff", "mypy", "types-PyYAML", "-e", ".")
+    session.install("ruff", "mypy", "types-PyYAML", "zizmor", "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("mypy", "--strict", "tests/types/third_party.py")
+    session.run("zizmor", "--offline", ".github/workflows")
 
 
 @nox.session
@@ -139,3 +142,33 @@ def peers(session: nox.Session) -> None:
     """The hosts' own tests, without our patches and with them; before a release of ours."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.peers", *session.posargs)
+
+
+@nox.session
+def releases(session: nox.Session) -> None:
+    """What was published since the matrix was written: measured, written, told."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.releases", *session.posargs)
+
+
+@nox.session
+def rehearsal(session: nox.Session) -> None:
+    """Every release of the past as if nobody had measured it yet; ``-- --write`` for the README."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.rehearsal", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the source archive in dist/, built twice to the same bytes."""
+    session.install("build", "twine")
+    folders = ("dist", session.create_tmp())
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "build", "--outdir", folder)
+    for file in sorted(os.listdir("dist")):
+        first, second = (Path(folder, file).read_bytes() for folder in folders)
+        if first != second:
+            session.error(f"{file} is another each time")
+        session.log(f"{hashlib.sha256(first).hexdigest()}  {file}")
+    session.run("twine", "check", "--strict", *(f"dist/{f}" for f in os.listdir("dist")))

@@ -2,7 +2,7 @@
 
 The hash is taken over the dedented source text of the code object. ``ast.dump`` differs between
 Python releases, and ``inspect.getsource(function)`` follows ``__wrapped__`` to code that does not
-run. Of a target with brackets it is taken over the signature, which needs no source.
+run. Of a target with brackets it is taken over the parameters it names, which needs no source.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NoSource(Exception):
 
 
 def fingerprint(target: str, may_import: bool = True) -> str:
-    """16 hexadecimal digits of the sha256 of the source at ``module:path``, or of the signature.
+    """16 hexadecimal digits of the sha256 of the source at ``module:path``, or of its signature.
 
     Raises:
         ImportError, AttributeError: the target does not exist, its class comes from another package
@@ -81,27 +81,26 @@ def _source(value: Any, target: str) -> str:
 
 
 def _signature(function: Any, target: str) -> str:
-    """Such as ``async def name(self, a, b=, *rest, c, **others)``, the same on every Python."""
+    """Such as ``async def name(first, *, named)``: what there is of what ``target`` asks for."""
     if not isinstance(function, FunctionType) or _package(home_of(function)) != _package(target):
         raise AttributeError(f"{target} is no function of its host")
+    first, _, named = target.partition("(")[2].rstrip(")").partition("*")
     code = function.__code__
-    names = iter(code.co_varnames)
-    plain = [next(names) for _ in range(code.co_argcount)]
-    only_named = [next(names) for _ in range(code.co_kwonlyargcount)]
-    for number in range(1, len(function.__defaults__ or ()) + 1):
-        plain[-number] += "="
-    plain[code.co_posonlyargcount : code.co_posonlyargcount] = ["/"] * bool(code.co_posonlyargcount)
-    rest = f"*{next(names)}" if code.co_flags & inspect.CO_VARARGS else "*"
-    named = [f"{n}=" if n in (function.__kwdefaults__ or {}) else n for n in only_named]
-    parts = [*plain, *([rest] if only_named or rest != "*" else []), *named]
-    if code.co_flags & inspect.CO_VARKEYWORDS:
-        parts.append(f"**{next(names)}")
+    plain = code.co_varnames[: code.co_argcount]
+    by_name = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    takes_any = bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    parts = [*plain[: len(_names(first))], "*"]
+    parts += [name for name in _names(named) if takes_any or name in by_name]
     kinds = {
         "async ": inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR,
         "generator ": inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR,
     }
     kind = "".join(word for word, flags in kinds.items() if code.co_flags & flags)
     return f"{kind}def {code.co_name}({', '.join(parts)})"
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def source(function: FunctionType) -> str:

@@ -49,9 +49,9 @@ class Patch:
         id: ``host.fault``; also the entry point's name and the row's name in the matrix.
         targets: every place, over all releases of the host, whose source decides whether the
             patch fits: ``module:function``, ``module:Class`` or ``module:Class.attribute``.
-            With brackets behind it, ``module:function()``, only the name and the parameters
-            decide: for a wrapper that surrounds the function whatever its body, and changes
-            nothing where nothing is wrong. A release may lack some of them.
+            With brackets behind it, ``module:function(first, *, named)``, only the parameters
+            in them decide: for a wrapper that surrounds the function whatever its body, and
+            changes nothing where nothing is wrong. A release may lack some of them.
         apply: changes the host through the given ``Surgery``; all its changes stand or fall
             together.
         probe: a behavioural check in well under a second on tiny random objects. Raises

@@ -1,7 +1,8 @@
 """Targets: what ``module:function``, ``module:Class`` and ``module:Class.attribute`` stand for.
 
-With brackets behind it, ``module:function()``, a patch depends on the name and the parameters of a
-function alone, and its body may be any: see ``fingerprint``. The place is the same.
+With brackets behind it, a patch depends on how a function is called, and its body may be any:
+``module:function(first, second, *, named)`` begins with these parameters and takes this one by its
+name. The place is the same.
 Values are read from the owner's own ``__dict__``: ``getattr`` would bind methods and hide whether
 an attribute is inherited.
 """
@@ -26,7 +27,7 @@ def module_of(target: str) -> str:
 
 def place_of(target: str) -> str:
     """The target without brackets: where it is."""
-    return target.removesuffix("()")
+    return target.partition("(")[0]
 
 
 def locate(target: str, may_import: bool = True) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx_gemma4_patches
 
-from .. import matrix, registry
+from .. import matrix, proofs, registry
 from ..patch import State, distribution_of
 from ..settings import Settings
 from . import probes
@@ -92,6 +92,7 @@ def examine(
         "conflicts": _conflicts(patches, status),
         "advice": [
             *known.advise(versions),
+            *_to_prove(patches),
             *map(_whose, owners.items()),
             *_patchers(programs),
         ],
@@ -122,6 +123,17 @@ def _import_problems(runs: dict[str, Any]) -> list[str]:
         if run["ended"]:
             found.append(f"{words} the patches: {run['ended']}")
     return found
+
+
+def _to_prove(patches: list[dict[str, Any]]) -> list[str]:
+    off = State.FINGERPRINT_MISMATCH.value
+    count = sum(p["state"] == off and p["verdict"] != "not_needed" for p in patches)
+    if not count:
+        return []
+    return [
+        f"{count} of the patches are off since the code is none that they were written for: "
+        f"`{proofs.COMMAND}` tries them on this machine and keeps those that hold"
+    ]
 
 
 def _patchers(programs: Sequence[str]) -> list[str]:

@@ -30,30 +30,68 @@ Rows = Any
 
 
 class Full:
-    """The rows of the full-attention layers of a text, which all that is kept of it looks into."""
+    """The rows of the full-attention layers of a text, which all that is kept of it looks into.
 
-    def __init__(self, rows: dict[int, tuple[Rows, Rows]], length: int):
+    Args:
+        rows: by layer, keys and values.
+        length: tokens of the text.
+        base: the rows of another text, whose first ``start`` tokens are the same; ``rows`` are
+            those behind them.
+    """
+
+    def __init__(
+        self,
+        rows: dict[int, tuple[Rows, Rows]],
+        length: int,
+        base: Full | None = None,
+        start: int = 0,
+    ):
         self.rows = rows
         self.length = length
+        self.base = base
+        self.start = start
 
     @property
     def nbytes(self) -> int:
+        """Bytes beside those of ``base``."""
         return sum(x.nbytes for x in _arrays(self.rows.values()))
+
+    def first(self, layer: int, length: int) -> tuple[Rows, Rows]:
+        """New arrays of the first rows of a layer."""
+        if self.base is None:
+            return tuple(_first(x, length) for x in self.rows[layer])
+        if length <= self.start:
+            return self.base.first(layer, length)
+        before = self.base.first(layer, self.start)
+        behind = (_first(x, length - self.start) for x in self.rows[layer])
+        return tuple(_joined(x, y) for x, y in zip(before, behind, strict=True))
 
     def continues(self, other: Full) -> bool:
         """Whether the rows of a beginning of this text can be taken for those of ``other``.
 
         Not where a cache was quantized in between.
         """
-        return other.length <= self.length and other._form() == self._form()
+        return other.length <= self.length and self.is_like(other)
+
+    def is_like(self, other: Full) -> bool:
+        """Whether the rows are of one form."""
+        return self._form() == other._form()
 
     def _form(self) -> list[Any]:
         return [(i, [x.dtype for x in _arrays(both)]) for i, both in sorted(self.rows.items())]
 
+    def upon(self, base: Full, start: int) -> Full:
+        """The same rows, the first ``start`` of them taken from ``base``."""
+        skipped = start - self.start
+        rows = {i: tuple(_behind(x, skipped) for x in both) for i, both in self.rows.items()}
+        mx.async_eval(list(_arrays(rows.values())))
+        return Full(rows, self.length, base, start)
+
     def shrink(self, length: int) -> None:
         """Give back the memory of rows that nobody looks at."""
-        self.rows = {i: tuple(_copied(x, length) for x in both) for i, both in self.rows.items()}
-        self.length = length
+        own = max(0, length - self.start)
+        self.rows = {i: tuple(_copied(x, own) for x in both) for i, both in self.rows.items()}
+        self.length = max(length, self.start)
         mx.async_eval(list(_arrays(self.rows.values())))
 
 
@@ -82,7 +120,7 @@ class Kept:
                 cache.keys, cache.values = (x[...] for x in self.windows[i])
                 cache._idx = cache.keys.shape[-2]
             elif i in self.full.rows:
-                cache.keys, cache.values = (_first(x, self.length) for x in self.full.rows[i])
+                cache.keys, cache.values = self.full.first(i, self.length)
             made.append(cache)
         return made
 
@@ -187,6 +225,16 @@ def _first(rows: Rows, length: int) -> Rows:
 def _copied(rows: Rows, length: int) -> Rows:
     """The first rows, without holding on to the memory of the others."""
     return _each(rows, lambda x: mx.contiguous(x[..., :length, :]))
+
+
+def _behind(rows: Rows, length: int) -> Rows:
+    return _each(rows, lambda x: mx.contiguous(x[..., length:, :]))
+
+
+def _joined(rows: Rows, more: Rows) -> Rows:
+    if isinstance(rows, (tuple, list)):
+        return type(rows)(map(_joined, rows, more))
+    return mx.concatenate([rows, more], axis=-2)
 
 
 def _count(rows: Rows) -> int:

@@ -9,7 +9,7 @@ conversation those are needed:
 - the last two, to go on from and to ask again.
 
 Of the rest, and then of all, the least recently used goes first, and of one conversation what
-saves the fewest tokens.
+saves the fewest tokens; last of it the system prompt.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ class PrefixStore:
         """Bytes held, rows that several entries look into counted once."""
         with self._lock:
             entries = [entry for text in self._texts.values() for entry in text]
-            full = {id(entry.kept.full): entry.kept.full for entry in entries}
-            return sum(e.kept.nbytes for e in entries) + sum(f.nbytes for f in full.values())
+            return sum(e.kept.nbytes for e in entries) + sum(f.nbytes for f in _fulls(entries))
 
     def find(self, model: Hashable, ids: Sequence[int]) -> tuple[int, list[Any] | None]:
         """The most tokens of ``ids``, but not all, that are kept; and caches that hold them."""
@@ -128,15 +127,38 @@ class PrefixStore:
             one.used = self._clock
 
     def _share(self, entry: _Entry, entries: list[_Entry]) -> None:
-        """Let a whole conversation look into the full-attention rows of its longest entry."""
+        """Let a conversation look into the full-attention rows of its longest, newest entry."""
         later = [e for e in entries if e is not entry and e.text.startswith(entry.text)]
         for other in sorted(later, key=lambda e: e.used, reverse=True):
             if other.kept.full.continues(entry.kept.full):
                 entry.kept.full = other.kept.full
                 return
-        for other in entry.path():
-            if entry.kept.full.continues(other.kept.full):
-                other.kept.full = entry.kept.full
+        full, path = entry.kept.full, entry.path()
+        for other in path:
+            if full.continues(other.kept.full):
+                other.kept.full = full
+        moved: dict[int, Full] = {}
+        for other in sorted(entries, key=lambda e: e.kept.length, reverse=True):
+            if other in path or other in later or not full.is_like(other.kept.full):
+                continue
+            common = next((one.kept.length for one in other.path() if one in path), 0)
+            other.kept.full = self._moved(other.kept, full, common, moved)
+
+    def _moved(self, kept: Kept, full: Full, common: int, moved: dict[int, Full]) -> Full:
+        """The rows of a text that parts from that of ``full`` after ``common`` tokens.
+
+        Only what is behind is kept twice, as far as the texts are one conversation: of others,
+        which share a system prompt, more would be copied than saved.
+        """
+        own = kept.full
+        if own is full or id(own) in moved:
+            return moved.get(id(own), own)
+        if own.base is None and 2 * common >= own.length:
+            moved[id(own)] = own.upon(full, common)
+        elif own.base is not None and common >= own.start:
+            own.base = full
+            moved[id(own)] = own
+        return moved.get(id(own), own)
 
     def _least(self) -> tuple[Hashable, _Entry]:
         needed = set()
@@ -146,10 +168,10 @@ class PrefixStore:
             if id(leaf) not in inner:
                 needed |= {id(entry) for entry in _needed(leaf)}
 
-        def worth(pair: tuple[Hashable, _Entry]) -> tuple[bool, int, int]:
-            entry = pair[1]
-            before = entry.before.kept.length if entry.before else 0
-            return id(entry) in needed, entry.used, entry.kept.length - before
+        def worth(pair: tuple[Hashable, _Entry]) -> tuple[bool, int, bool, int]:
+            entry, before = pair[1], pair[1].before
+            saves = entry.kept.length - (before.kept.length if before else 0)
+            return id(entry) in needed, entry.used, before is None, saves
 
         return min(every, key=worth)
 
@@ -161,7 +183,10 @@ class PrefixStore:
                 other.before = entry.before
         if not entries:
             del self._texts[model]
-        _shrink(entry.kept.full, entries)
+        full = entry.kept.full
+        while full is not None:
+            _shrink(full, entries)
+            full = full.base
 
 
 def _needed(leaf: _Entry) -> list[_Entry]:
@@ -171,10 +196,23 @@ def _needed(leaf: _Entry) -> list[_Entry]:
     return [path[-1], *path[:2], *before[:1], *behind[-1:]]
 
 
+def _fulls(entries: list[_Entry]) -> list[Full]:
+    """Every ``Full`` that something looks into, once."""
+    found: dict[int, Full] = {}
+    for entry in entries:
+        full = entry.kept.full
+        while full is not None and id(full) not in found:
+            found[id(full)] = full
+            full = full.base
+    return list(found.values())
+
+
 def _shrink(full: Full, entries: list[_Entry]) -> None:
-    left = max((e.kept.length for e in entries if e.kept.full is full), default=None)
-    if left is not None and left < full.length:
-        full.shrink(left)
+    """Let go of the rows of ``full`` that none of ``entries`` looks into."""
+    used = [entry.kept.length for entry in entries if entry.kept.full is full]
+    used += [other.start for other in _fulls(entries) if other.base is full]
+    if used and max(used) < full.length:
+        full.shrink(max(used))
 
 
 def _packed(ids: Sequence[int]) -> bytes:

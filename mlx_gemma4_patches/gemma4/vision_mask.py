@@ -8,7 +8,14 @@ start and end tokens around each image and around each frame of a video.
 
 Source: transformers 5.23, ``create_masks_for_vision_model`` (huggingface/transformers#46850), which
 up to 5.9 let soft tokens look ahead in all layers, at any distance. vLLM has the same rule since
-vllm-project/vllm#40534 and #47217.
+vllm-project/vllm#40534 and #47217, which measured the 12B.
+
+Of the 12B, transformers 5.23 and 5.24 have two rules. ``create_masks_for_generate``, which static
+caches use, makes the masks above: 946 pairs of tokens attend in full-attention layers and 774 in
+sliding-window layers of the text of ``probe``. ``Gemma4UnifiedModel.forward``, and with it
+``generate()`` as it is called by default, lets soft tokens look ahead in all layers, at any
+distance: 1152 and 784. Google's own library and vLLM keep full-attention layers causal, and so do
+we: references for the 12B are made with the masks given, or with a static cache.
 """
 
 from __future__ import annotations

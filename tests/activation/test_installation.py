@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from .conftest import ROOT
-from .environment import SHOW
+from .environment import SHOW, build_wheel
 from .test_activation import STATUS
 
 
@@ -20,7 +20,20 @@ def test_the_wheel_carries_the_start_up_files_at_its_root_and_only_there(wheel):
             name = f"mlx_gemma4_patches_activate.{suffix}"
             assert [path for path in names if path.endswith(name)] == [name]
         assert "mlx_gemma4_patches/compat_matrix.yaml" in names
+        assert "mlx_gemma4_patches/py.typed" in names
+        assert "mlx_gemma4_patches/doctor/greedy.json" in names
         assert not [path for path in names if path.startswith("tests/")]
+
+
+def test_whoever_builds_the_wheel_gets_the_same_bytes(wheel, tmp_path):
+    checkout = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns(".*", "tests", "__pycache__", "dist", "build")
+    shutil.copytree(ROOT, checkout, ignore=ignored, copy_function=shutil.copyfile)  # new times
+    for file in checkout.rglob("*.py"):
+        file.chmod(0o600)
+    again = build_wheel(checkout, tmp_path)
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_start_up_file_is_read_after_those_of_editable_installs(editable):

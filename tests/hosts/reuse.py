@@ -52,6 +52,8 @@ ROUTES = {
     "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}")),
     "mlx_vlm": Route("mlx_vlm"),
     "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
+    "vllm_mlx": Route("vllm_mlx", ("--mllm",)),
+    "vllm_mlx batched": Route("vllm_mlx", ("--continuous-batching",)),
 }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from mlx_gemma4_patches.patches.mlx_lm.prompt_stored_whole import answer_to_a_stored_prompt
-from tests.hosts import other_models, tokenizer
+from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, patched
 from tests.hosts.server import serve
 

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 import mlx_gemma4_patches
+from mlx_gemma4_patches import plan
 from mlx_gemma4_patches.patch import State, distribution_of
-from mlx_gemma4_patches.targets import locate, module_of
+from mlx_gemma4_patches.record import Record
+from mlx_gemma4_patches.targets import locate, module_of, place_of
 from tests.hosts import contract
+from tests.rehearsal.proving import own_prefix
 
 _STATUS = """
 import contextlib, importlib, json, sys
@@ -34,16 +37,19 @@ print("\\n" + json.dumps(mlx_gemma4_patches.status()))
 """
 
 
+def _environ(*path: Path) -> dict[str, str]:
+    """Of a process that imports from ``path`` first, and else what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, path), *sys.path]))}
+
+
 @functools.cache
-def status_of_new_process(host: str, path: tuple[Path, ...]) -> tuple[dict[str, Any], str]:
+def status_of_new_process(
+    host: str, path: tuple[Path, ...], python: str = sys.executable
+) -> tuple[dict[str, Any], str]:
     """The status of a process that has all imported, and our lines on its stderr."""
-    inherited = os.environ.get("PYTHONPATH", "")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _STATUS, host],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([*map(str, path), inherited]).strip(os.pathsep),
-        },
+        [python, "-W", "ignore", "-c", _STATUS, host],
+        env=_environ(*path),
         capture_output=True,
         text=True,
     )
@@ -54,6 +60,12 @@ def status_of_new_process(host: str, path: tuple[Path, ...]) -> tuple[dict[str, 
 
 def by_id(status: dict[str, Any]) -> dict[str, str]:
     return {patch["id"]: patch["state"] for patch in status["patches"]}
+
+
+def _whole(record: Record) -> list[str]:
+    """The targets on whose bodies a patch depends."""
+    (variant,) = plan.variants_to_look_for(record.situation)
+    return [target for target in variant.targets if place_of(target) == target]
 
 
 class TestTomorrow:
@@ -86,15 +98,28 @@ class TestTomorrow:
         (info / "METADATA").write_text(text)
         return tmp_path
 
-    def status(self, *path: Path) -> tuple[dict[str, Any], str]:
-        return status_of_new_process(self.host, path)
+    @pytest.fixture
+    def python(self, tmp_path: Path) -> str:
+        """An interpreter in an environment of its own, where proofs may be written."""
+        return own_prefix(sys.executable, tmp_path / "environment")
+
+    def status(self, *path: Path, python: str = "") -> tuple[dict[str, Any], str]:
+        return status_of_new_process(self.host, path, python or sys.executable)
+
+    def prove(self, python: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [python, "-m", "mlx_gemma4_patches", "prove", *options],
+            env=_environ(folder),
+            capture_output=True,
+            text=True,
+        )
 
     def change(self, folder: Path, line: str) -> set[str]:
         """Put ``line`` into a patched function; returns the patches that it is a target of."""
         for record in mlx_gemma4_patches.engine.ENGINE.records.values():
             if record.host != self.host or not contract.record(record.id).state.is_on:
                 continue
-            for target in record.surgery.targets:
+            for target in _whole(record):
                 place = self._place(target, folder)
                 if place:
                     file, number, indent = place
@@ -106,7 +131,7 @@ class TestTomorrow:
                     return {
                         other.id
                         for other in mlx_gemma4_patches.engine.ENGINE.records.values()
-                        if other.surgery and target in other.surgery.targets
+                        if other.surgery and target in _whole(other)
                     }
         raise AssertionError("no patch is applied whose target is a plain function")
 
@@ -144,3 +169,26 @@ class TestTomorrow:
         release = f"{distribution_of(self.host)} {self.version}"
         assert f"{len(theirs)} of" in message
         assert f"patches are off on {release}" in message
+
+    def test_what_a_change_has_put_off_is_proved_back_and_can_be_forgotten(self, folder, python):
+        theirs, today = self.change(folder, "_ = None"), by_id(self.status()[0])
+        done = self.prove(python, folder, "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert set(found["proved"]) == theirs
+        assert found["left_off"] == {}
+        for proof in found["proved"].values():
+            assert proof["release"] == f"{distribution_of(self.host)} {self.version}"
+            assert proof["stock"] != proof["patched"]
+
+        status_of_new_process.cache_clear()
+        status, said = self.status(folder, python=python)
+        assert by_id(status) == today
+        assert said == ""
+        for patch in status["patches"]:
+            assert patch["reason"].startswith("proved here on") == (patch["id"] in theirs)
+
+        assert self.prove(python, folder, "--forget").returncode == 0
+        status_of_new_process.cache_clear()
+        states = by_id(self.status(folder, python=python)[0])
+        assert {states[name] for name in theirs} == {State.FINGERPRINT_MISMATCH.value}

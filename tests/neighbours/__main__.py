@@ -93,8 +93,7 @@ def converse(
     """The answers by prompt, None where there is none, and the states of the patches in words."""
     home = FOLDER / "home"
     shutil.rmtree(home, ignore_errors=True)
-    (home / ".fusion-mlx" / "models").mkdir(parents=True)
-    model = _model(shape, home / "models")
+    model = _model(shape, home / ".fusion-mlx" / "models")  # fusion-mlx serves no other folder
     answers: dict[str, str | None] = dict.fromkeys(PROMPTS)
     with _serving(program, python, model, home, on) as (port, process):
         if port is None:
@@ -108,6 +107,7 @@ def converse(
 def _model(shape: str, folder: Path) -> Path:
     """A tiny model that chats, with words of its own for every token."""
     made = folder / f"gemma-4-{shape}"
+    made.mkdir(parents=True)
     chat.save(made)
     if shape != "dense":
         words = {file: (made / file).read_bytes() for file in os.listdir(made) if "token" in file}
@@ -183,7 +183,7 @@ def _states(process: subprocess.Popen, file: Path) -> str:
     deadline = time.monotonic() + 30
     while not file.is_file():
         if time.monotonic() > deadline or process.poll() is not None:
-            return "no states: the model runs in a process of its own"
+            return "no states: the server did not take SIGUSR1"
         time.sleep(0.1)
     status = json.loads(file.read_text())
     patches = status.get("patches", [])

@@ -62,7 +62,7 @@ PROGRAMS = [
     Program(
         "fusion-mlx",
         "0.10.24",
-        {"mlx-lm": "0.31.3"},
+        {"mlx-lm": "0.31.3", "mlx-vlm": "0.7.2"},
         ("fusion_mlx.cli:main", "serve", MODEL, "--api-key", "none", *_ADDRESS),
         key="none",
         extras=(
@@ -70,19 +70,17 @@ PROGRAMS = [
             *("tiktoken", "zeroconf"),
         ),
     ),
+    Program("mlx-openai-server", "1.8.1", reason="it imports outlines, which needs torch"),
     Program(
-        "mlx-openai-server",
-        "1.8.1",
-        {"mlx-lm": "0.31.3", "mlx-vlm": "0.4.4"},
-        ("app.cli:cli", "launch", "--model-path", MODEL, "--model-type", "lm", *_ADDRESS),
-        extras=(
-            *("aiofiles", "json_repair", "loguru", "openai-harmony", "click"),
-            "outlines<1.2,>=1.1.1",
-        ),
+        "mlx-knife",
+        "2.0.8",
+        {"mlx-lm": "0.31.3", "mlx-vlm": "0.6.10"},
+        ("mlxk2.cli:main", "serve", "--model", MODEL, *_ADDRESS),
     ),
-    Program("llm-mlx", "0.4", reason="a plugin of llm: it registers models of the hub's cache"),
-    Program("mlx-omni-server", "0.5.3", reason="its start needs mflux, which needs Metal"),
-    Program("mlx-knife", "2.0.8", reason="it serves models of the hub's cache alone"),
-    Program("mlx-lm-lora", "5.10.2", reason="it trains and has no chat"),
-    Program("mlx-dspark", "0.20.3", reason="it needs a DSpark draft model beside the model"),
+    Program(
+        "mlx-dspark", "0.20.3", reason="without Metal its server answered nothing in three minutes"
+    ),
+    Program("llm-mlx", "0.4", reason="it has no server"),
+    Program("mlx-lm-lora", "5.10.2", reason="it trains and has no server"),
+    Program("mlx-omni-server", "0.5.3", reason="its start imports misaki, which needs spaCy"),
 ]

@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.machinery
 import linecache
+import subprocess
 import sys
 import textwrap
 from unittest import mock
@@ -12,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 import mlx_gemma4_patches
-from mlx_gemma4_patches import engine, matrix, registry
+from mlx_gemma4_patches import engine, matrix, proofs, registry
 from mlx_gemma4_patches.fingerprint import fingerprint
 from mlx_gemma4_patches.patch import Finding, Patch, State
 from mlx_gemma4_patches.record import OneAtATime
@@ -550,3 +551,79 @@ class TestHooks:
         fresh.before_import(self.SPEC)
         assert fresh.records == {}
         assert "the file: broken" in caplog.text
+
+
+PROVABLE = {**UNKNOWN, "faulty": [{"mlx-lm": "<1.1"}]}
+
+
+class TestProved:
+    """A release that nobody has measured, and what was proved of it on this machine."""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+
+    def prove(self, value):
+        proof = proofs.Proof({TARGET: value}, {}, "mlx-lm 1.0.5", "2030-01-02", "wrong", "right")
+        versions = {n: str(v) for n, v in registry.installed_versions().items()}
+        proofs.write(proofs.Proofs(versions, {ID: proof}, {}))
+
+    def test_the_code_that_was_proved_is_patched(self, run, caplog):
+        core()
+        self.prove(fingerprint(TARGET))
+        started = run(make_patch(), version="1.0.5", row=PROVABLE)
+        assert state(started) is State.APPLIED
+        assert started.records[ID].reason == "proved here on 2030-01-02, on mlx-lm 1.0.5"
+        assert core().double(3) == 6
+        assert not caplog.records
+
+    def test_any_other_code_is_not(self, run):
+        self.prove("1" * 16)
+        started = run(make_patch(), version="1.0.5", row=PROVABLE)
+        assert state(started) is State.FINGERPRINT_MISMATCH
+        assert core().double(3) == 7
+
+    def test_a_patch_of_another_package_is_not(self, run):
+        core()
+        self.prove(fingerprint(TARGET))
+        point = Point(make_patch(row={"title": "x", **PROVABLE}), package="theirs")
+        started = run(point, version="1.0.5", row=PROVABLE)
+        assert state(started) is State.FINGERPRINT_MISMATCH
+
+    def test_of_a_measured_release_the_file_is_not_even_read(self, run, monkeypatch):
+        monkeypatch.setattr(proofs, "read", mock.Mock(side_effect=AssertionError))
+        assert state(run(make_patch(), settings=Settings(prove=True))) is State.APPLIED
+
+    def test_a_file_of_no_use_is_a_problem_and_no_more(self, run, caplog):
+        self.prove("1" * 16)
+        proofs.path().write_text("{")
+        started = run(make_patch(), version="1.0.5", row=PROVABLE)
+        assert state(started) is State.FINGERPRINT_MISMATCH
+        assert [str(proofs.path()) in problem for problem in started.problems] == [True]
+
+    def test_asked_to_it_has_the_command_run_once(self, run, monkeypatch, caplog):
+        core()
+        calls = []
+
+        def command(arguments, env, **how):
+            calls.append((arguments[1:], env["MLX_GEMMA4_PATCHES_PROVE"]))
+            self.prove(fingerprint(TARGET))
+            return subprocess.CompletedProcess(arguments, 0, "", "")
+
+        monkeypatch.setattr(subprocess, "run", command)
+        for _ in range(2):
+            started = run(
+                make_patch(), version="1.0.5", row=PROVABLE, settings=Settings(prove=True)
+            )
+            assert state(started) is State.APPLIED
+            started.undo(ID)
+        assert calls == [(["-m", "mlx_gemma4_patches", "prove"], "0")]
+        (record,) = caplog.records
+        assert "mlx-lm 1.0.5 is not in the matrix; proving" in record.getMessage()
+
+    def test_where_the_command_fails_the_host_runs_on(self, run, monkeypatch):
+        failed = subprocess.CompletedProcess([], 2, "", "error: no luck\n")
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+        started = run(make_patch(), version="1.0.5", row=PROVABLE, settings=Settings(prove=True))
+        assert state(started) is State.FINGERPRINT_MISMATCH
+        assert started.problems == ["prove failed: error: no luck"]

@@ -8,6 +8,7 @@ from packaging.version import Version
 from mlx_gemma4_patches import matrix, plan
 from mlx_gemma4_patches.patch import State
 from mlx_gemma4_patches.plan import Unseen
+from mlx_gemma4_patches.proofs import Proof
 
 A, B, C = "mlx_lm.a:f", "mlx_lm.b:g", "mlx_lm.c:h"
 OLD, NEW = "mlx_lm.old:f", "mlx_lm.new:f"
@@ -124,6 +125,58 @@ def test_decisions_beside_another_distribution(mlx, version, state, words):
     decision = decide(situation(BESIDE, ALL, version, versions=versions), look(A="1"))
     assert decision.state.value == state
     assert words in decision.reason
+
+
+def proof(beside=(), **targets):
+    by_target = {globals()[name]: value for name, value in targets.items()}
+    return Proof(by_target, dict(beside), "mlx-lm 3.0", "2030-01-02", "wrong", "right")
+
+
+@pytest.mark.parametrize(
+    ("proved", "seen", "state", "words"),
+    [
+        (proof(A="9"), look(A="9"), "applied", "proved here on 2030-01-02, on mlx-lm 3.0"),
+        (proof(A="9"), look(A="8"), "fingerprint_mismatch", "3.0 is not in the matrix"),
+        (proof(A="9", B="7"), look(A="9"), "fingerprint_mismatch", "3.0 is not in the matrix"),
+        (proof(A="9", B="7"), look(A="9", B=Unseen.NOT_IMPORTED), "pending", "mlx_lm.b"),
+        (proof(A="9", B=None), look(A="9"), "applied", "proved here"),
+        (proof(A="9", B=None), look(A="9", B="7"), "fingerprint_mismatch", "not in the matrix"),
+        # a code that was measured is what it was measured to be
+        (proof(A="1"), look(A="1"), "applied", "the code is that of mlx-lm 2.0"),
+        # proved beside something else
+        (proof({"mlx": "1.0"}, A="9"), look(A="9"), "applied", "proved here"),
+        (proof({"mlx": "1.1"}, A="9"), look(A="9"), "fingerprint_mismatch", "not in the matrix"),
+        (proof({"more": "1"}, A="9"), look(A="9"), "fingerprint_mismatch", "not in the matrix"),
+    ],
+)
+def test_what_was_proved_here_counts_for_exactly_that_code(proved, seen, state, words):
+    found = situation(SINCE, ALL, "3.0", versions={"mlx": Version("1.0")})._replace(proof=proved)
+    decision = decide(found, seen)
+    assert decision.state.value == state
+    assert words in decision.reason
+    if state == "applied":
+        assert decision.targets == (A,)
+
+
+def test_of_a_measured_release_no_proof_is_asked():
+    found = situation(SINCE, ALL, "2.0")._replace(proof=proof(A="9"))
+    assert decide(found, look(A="9")).state is State.FINGERPRINT_MISMATCH
+
+
+def test_a_patch_that_depends_on_parameters_says_so():
+    code = [(["1.1", "2.0"], {f"{A}(first)": "1"})]
+    found = decide(situation(SINCE, code, "3.0"), {f"{A}(first)": "1"}.get)
+    assert found.state is State.APPLIED
+    assert "what the patch depends on is as that of mlx-lm 2.0" in found.reason
+    found = decide(situation(SINCE, code, "3.0"), {f"{A}(first)": "2"}.get)
+    assert found.state is State.FINGERPRINT_MISMATCH
+
+
+def test_a_code_that_has_more_than_every_known_one_is_left_alone():
+    code = [(["1.0", "1.1"], {A: "1", B: "2"}), (["2.0"], {A: "1"})]
+    decision = decide(situation(SINCE, code, "3.0"), look(A="1", B="3"))
+    assert decision.state is State.FINGERPRINT_MISMATCH
+    assert "the code is no code" in decision.reason
 
 
 KNOWN = matrix.load()

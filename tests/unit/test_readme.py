@@ -8,11 +8,40 @@ from markdown_it import MarkdownIt
 from mlx_gemma4_patches import matrix, registry
 from mlx_gemma4_patches.commands.explain import story
 from tests.matrix import table
+from tests.rehearsal import __main__ as rehearsal
+from tests.rehearsal import past
 
 
 def test_the_page_of_patches_is_that_of_the_matrix_and_the_docstrings():
     written = table.PATCHES.read_text(encoding="utf-8")
     assert written == table.page(), "stale: python -m tests.matrix.table writes it"
+
+
+def test_the_table_of_the_past_is_that_of_the_matrix():
+    text, known = table.README.read_text(encoding="utf-8"), matrix.load()
+    outcomes = list(past.rehearse(known))
+    assert outcomes
+    written = rehearsal.written(text, outcomes, known)
+    assert written == text, "stale: python -m tests.rehearsal --write"
+
+
+def test_of_the_past_nothing_is_wrong_and_nearly_all_is_kept():
+    fates = [outcome.fate for outcome in past.rehearse(matrix.load())]
+    kept = sum(fate in rehearsal.KEPT for fate in fates)
+    assert "wrong" not in fates
+    assert kept >= rehearsal.AIM * (kept + fates.count("lost"))
+
+
+def test_every_link_leads_somewhere():
+    text = table.README.read_text(encoding="utf-8")
+    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in _headings(text)}
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        known = link.removeprefix("#") in headings or (table.ROOT / link).is_file()
+        assert link.startswith("https://") or known, link
+
+
+def _headings(text):
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
 
 
 def test_a_reader_sees_four_cells_in_every_row_of_the_table():

@@ -1,4 +1,4 @@
-"""Targets with brackets: what a function is called with decides, its body does not."""
+"""Targets with brackets: how a function is called decides, its body does not."""
 
 from __future__ import annotations
 
@@ -27,44 +27,42 @@ def of(monkeypatch):
     return take
 
 
+F = "f(a, *, n)"
 SAME = [
-    ("def f(a, b=1): return a", "def f(a: int, b: str = 2) -> int:\n    'Text.'\n    return b"),
-    ("async def f(a): return a", "async def f(a): await a"),
-    ("def f(a, *, b=1): yield a", "def f(a, *, b=None):\n    x = 1\n    yield from a"),
+    ("def f(a, n=1): return a", "def f(a: int, n: str = 2) -> int:\n    'Text.'\n    return n"),
+    ("def f(a, n): pass", "def f(a, more, *rest, n=1, **others): pass"),
+    ("def f(a, n): pass", "def f(a, **others): pass"),
+    ("async def f(a, n): return a", "async def f(a, n): await a"),
+    ("def f(a, *, n=1): yield a", "def f(a, n=None):\n    x = 1\n    yield from a"),
 ]
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_the_body_annotations_and_values_of_defaults_do_not_count(of, one, other):
-    assert of(one) == of(other)
+def test_what_is_not_in_the_brackets_does_not_count(of, one, other):
+    assert of(one, F) == of(other, F)
 
 
 DIFFERENT = [
+    "def f(a, n): pass",
+    "def f(b, n): pass",
+    "def f(*a, n): pass",
     "def f(a): pass",
-    "def f(b): pass",
-    "def f(a=1): pass",
-    "def f(a, b): pass",
-    "def f(b, a): pass",
-    "def f(a, b=1): pass",
-    "def f(a, /, b): pass",
-    "def f(a, *, b): pass",
-    "def f(a, *, b=1): pass",
-    "def f(a, *b): pass",
-    "def f(a, **b): pass",
-    "def f(a, *b, **c): pass",
-    "def f(a): yield",
-    "async def f(a): pass",
-    "async def f(a): yield",
-    "def g(a): pass\nf = g",
-    "class f:\n    pass\nf = staticmethod(lambda a: a)",
+    "def f(a, n, /): return",
+    "def f(n, a): pass",
+    "def f(a, n): yield",
+    "async def f(a, n): pass",
+    "async def f(a, n): yield",
+    "def g(a, n): pass\nf = g",
+    "class f:\n    pass\nf = staticmethod(lambda a, n: a)",
 ]
 
 
-def test_everything_that_a_caller_can_tell_counts(of):
-    prints = []
-    for text in DIFFERENT:
-        prints.append(of(text))
-    assert len(set(prints)) == len(DIFFERENT)
+def test_everything_that_is_in_the_brackets_counts(of):
+    prints = {text: of(text, F) for text in DIFFERENT}
+    same = {"def f(a, n, /): return": "def f(a): pass"}  # neither takes n by its name
+    for text, other in same.items():
+        assert prints.pop(text) == prints[other]
+    assert len(set(prints.values())) == len(prints)
 
 
 def test_kinds_of_methods_count_and_bodies_do_not(of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,6 +29,12 @@ def require_gemma4() -> None:
 def spell(text: str) -> list[tuple[int, str]]:
     """The tokens of a text, ids and texts, as ``tokenizer`` has them."""
     return [(_IDS.get(part, 2000 + ord(part[0])), part) for part in _SPLIT.findall(text)]
+
+
+def text(tokens: list[int]) -> str:
+    """The text of ids of ``spell``."""
+    names = {token: part for part, token in _IDS.items()}
+    return "".join(names.get(token) or chr(token - 2000) for token in tokens)
 
 
 def split(text: str) -> dict[str, str]:
@@ -74,17 +81,18 @@ def _split_text(host: Any, tokens: list[tuple[int, str]]) -> list[tuple[str, str
     return [*found, (name, text)]
 
 
-def tokenizer(gemma4: bool = True) -> Any:
+def tokenizer(gemma4: bool = True, template: Callable[..., str] | None = None) -> Any:
     """The host's ``TokenizerWrapper``, of a Gemma 4 or of a model that thinks by ``<think>``.
 
-    Its ``apply_chat_template`` gives back the messages and what the template would be told.
+    Its ``apply_chat_template`` gives back the messages and what the template would be told, or
+    what ``template(messages, add_generation_prompt, enable_thinking)`` makes of them.
     """
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     vocabulary = _MARKERS if gemma4 else {"<think>": 1, "</think>": 2}
     names = ("tool_call_start", "tool_call_end")
     markers = dict(zip(names, (tool_calls.START, tool_calls.END), strict=True)) if gemma4 else {}
-    return TokenizerWrapper(_Tokenizer(vocabulary), lambda inner: None, **markers)
+    return TokenizerWrapper(_Tokenizer(vocabulary, template), lambda inner: None, **markers)
 
 
 class _Tokenizer:
@@ -93,8 +101,9 @@ class _Tokenizer:
     chat_template = "as it is given"
     eos_token_id = 1
 
-    def __init__(self, vocabulary: dict[str, int]):
+    def __init__(self, vocabulary: dict[str, int], template: Callable[..., str] | None):
         self._vocabulary = vocabulary
+        self._template = template
 
     def get_vocab(self) -> dict[str, int]:
         return self._vocabulary
@@ -103,6 +112,10 @@ class _Tokenizer:
         return [token for token, _ in spell(text)]
 
     def apply_chat_template(self, messages: list, **options: Any) -> Any:
+        if self._template is not None:
+            told = (options.get(name) for name in ("add_generation_prompt", "enable_thinking"))
+            made = self._template(messages, *told)
+            return self.encode(made) if options.get("tokenize", True) else made
         prompt = _Prompt()
         prompt.messages, prompt.options = messages, options
         return prompt

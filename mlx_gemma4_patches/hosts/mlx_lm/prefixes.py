@@ -7,8 +7,10 @@ its own entries, under the same limits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
+
+import mlx.core as mx
 
 from ...gemma4.prefix_cuts import cuts, shared
 from ...gemma4.prefix_limit import limit
@@ -83,3 +85,17 @@ def serves(prompt_cache: Any, model: Hashable) -> bool:
 def bound(store: PrefixStore) -> None:
     """Hold the store to what the user allows it."""
     store.trim(nbytes=limit())
+
+
+def seeing(
+    processors: list[Callable] | None, ids: list[int]
+) -> list[Callable[[mx.array, mx.array], mx.array]] | None:
+    """Logits processors that see ``ids`` before the tokens they are given."""
+    if not processors or not ids:
+        return processors
+    before = mx.array(ids)
+
+    def of(processor: Callable) -> Callable:
+        return lambda tokens, logits: processor(mx.concatenate([before, tokens]), logits)
+
+    return [of(processor) for processor in processors]

@@ -43,4 +43,9 @@ def _off_by_default(original: Callable) -> Callable:
     return apply_chat_template
 
 
-PATCH = Patch(id="mlx_lm.enable_thinking", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="mlx_lm.enable_thinking",
+    targets=(f"{_TARGET}(self, *, enable_thinking)",),
+    apply=apply,
+    probe=probe,
+)

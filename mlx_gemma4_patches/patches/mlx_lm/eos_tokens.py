@@ -65,7 +65,7 @@ def _with_all_ids(original):
 
 PATCH = Patch(
     id="mlx_lm.eos_tokens",
-    targets=(_LOAD_CONFIG, _INIT),
+    targets=(f"{_LOAD_CONFIG}(model_path)", f"{_INIT}(self, tokenizer, *, eos_token_ids)"),
     apply=apply,
     probe=probe,
 )

@@ -88,7 +88,7 @@ def _in_one_piece(original):
 
 PATCH = Patch(
     id="mlx_lm.ple_split",
-    targets=(_LOAD, _SAVE),
+    targets=(f"{_LOAD}(model_path, *, get_model_classes)", f"{_SAVE}(save_path, model)"),
     apply=apply,
     probe=probe,
 )

@@ -162,6 +162,10 @@ def _keeping(original):
             return original(*args, **kwargs)
         caches, said = kwargs["prompt_cache"], kwargs.get("prompt_progress_callback")
         done = start = len(prompt.ids) - len(kwargs["prompt"])
+        known = prompt.ids[:start]
+        if kwargs.get("draft_model") is None:  # else they are not shown the prompt at all
+            processors = kwargs.get("logits_processors")
+            kwargs["logits_processors"] = prefixes.seeing(processors, known)
 
         def progress(processed, total):
             nonlocal done

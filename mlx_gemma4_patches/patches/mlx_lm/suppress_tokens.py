@@ -103,7 +103,11 @@ def _suppressing_in_batches(original):
 
 PATCH = Patch(
     id="mlx_lm.suppress_tokens",
-    targets=(_LOAD, *_STEPS, _INSERT),
+    targets=(
+        f"{_LOAD}(model_path)",
+        *(f"{step}(prompt, model, *, logits_processors)" for step in _STEPS),
+        f"{_INSERT}(self, segments, *, logits_processors)",
+    ),
     apply=apply,
     probe=probe,
 )

@@ -83,5 +83,5 @@ def _without_padding(original):
 
 
 PATCH = Patch(
-    id="mlx_vlm.audio_rows", targets=(placeholders.EMBED, _TOWER), apply=apply, probe=probe
+    id="mlx_vlm.audio_rows", targets=(f"{placeholders.EMBED}()", _TOWER), apply=apply, probe=probe
 )

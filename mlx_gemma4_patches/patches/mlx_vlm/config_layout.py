@@ -57,7 +57,7 @@ def _with_settings(original):
 
 PATCH = Patch(
     id="mlx_vlm.config_layout",
-    targets=(_TARGET,),
+    targets=(f"{_TARGET}(model_path)",),
     apply=apply,
     probe=probe,
 )

@@ -71,7 +71,10 @@ def _taking_back(original):
 
 PATCH = Patch(
     id="mlx_vlm.eos_leak",
-    targets=tuple(f"{module}:generate" for module in _MODULES),
+    targets=tuple(
+        f"{module}:generate(model, processor, *, eos_tokens, stopping_criteria)"
+        for module in _MODULES
+    ),
     apply=apply,
     probe=probe,
 )

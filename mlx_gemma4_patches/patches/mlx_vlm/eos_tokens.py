@@ -69,7 +69,7 @@ def _to_a_list_of_its_own(original):
 
 PATCH = Patch(
     id="mlx_vlm.eos_tokens",
-    targets=(_LOAD_CONFIG, _MERGE, _CRITERIA),
+    targets=(f"{_LOAD_CONFIG}(model_path)", _MERGE, _CRITERIA),
     apply=apply,
     probe=probe,
 )

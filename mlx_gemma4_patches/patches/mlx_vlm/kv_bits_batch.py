@@ -21,6 +21,7 @@ from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _ATTENTION = "mlx_vlm.models.gemma4.language:Attention.__call__"
+_QUANTIZED = "mlx_vlm.models.base:quantized_scaled_dot_product_attention"  # since 0.6.4
 _PADDING = 2
 
 
@@ -70,4 +71,6 @@ def _is_of_a_batch(mask) -> bool:
     return isinstance(mask, mx.array) and mask.ndim == 4 and mask.shape[0] > 1
 
 
-PATCH = Patch(id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="mlx_vlm.kv_bits_batch", targets=(_ATTENTION, _QUANTIZED), apply=apply, probe=probe
+)

@@ -78,6 +78,7 @@ PATCH = Patch(
     id="mlx_vlm.kv_shared_weights",
     targets=(
         _INIT,
+        "mlx_vlm.utils:load_model",  # which takes the tensors of a conversion as they stand
         "mlx_vlm.models.gemma4.language:LanguageModel.sanitize",
         "mlx_vlm.models.gemma4.gemma4:Model.sanitize",
     ),

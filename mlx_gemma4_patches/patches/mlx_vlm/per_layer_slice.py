@@ -75,7 +75,10 @@ def _text_model(original):
 
 PATCH = Patch(
     id="mlx_vlm.per_layer_slice",
-    targets=(_TEXT_MODEL, placeholders.EMBED),
+    targets=(
+        f"{_TEXT_MODEL}(self, inputs, inputs_embeds, mask, cache, per_layer_inputs)",
+        f"{placeholders.EMBED}()",
+    ),
     apply=apply,
     probe=probe,
 )

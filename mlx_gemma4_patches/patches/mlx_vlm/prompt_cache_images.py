@@ -126,7 +126,12 @@ def _prepare_inputs(original):
 
 PATCH = Patch(
     id="mlx_vlm.prompt_cache_images",
-    targets=(_GENERATE, f"{_STATE}.find_prefix_length", f"{_STATE}.update", _PREPARE),
+    targets=(
+        f"{_GENERATE}(model, *, prompt_cache_state)",
+        f"{_STATE}.find_prefix_length",
+        f"{_STATE}.update",
+        f"{_PREPARE}()",
+    ),
     apply=apply,
     probe=probe,
 )

@@ -152,11 +152,14 @@ class _Sampler:
 PATCH = Patch(
     id="mlx_vlm.suppress_tokens",
     targets=(
-        _LOAD,
+        f"{_LOAD}(model_path)",
         *(
             f"{module}:{name}"
             for module in _MODULES
-            for name in ("generate_step", "BatchGenerator.insert")
+            for name in (
+                "generate_step(input_ids, model, *, logits_processors)",
+                "BatchGenerator.insert(self, prompts, *, logits_processors)",
+            )
         ),
     ),
     apply=apply,

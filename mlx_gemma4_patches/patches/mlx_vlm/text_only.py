@@ -128,7 +128,7 @@ def _modules(folder: Path) -> set[str]:
 
 PATCH = Patch(
     id="mlx_vlm.text_only",
-    targets=(_LOAD_CONFIG, _GET),
+    targets=(f"{_LOAD_CONFIG}(model_path)", f"{_GET}(config)"),
     apply=apply,
     probe=probe,
 )

@@ -127,7 +127,7 @@ def _process_prompts(original):
 
 PATCH = Patch(
     id="mlx_vlm.vision_chunks",
-    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, placeholders.EMBED),
+    targets=(*_POLICIES, *_BATCHES, _OLD_BATCH, f"{placeholders.EMBED}(self, input_ids)"),
     apply=apply,
     probe=probe,
 )

@@ -160,10 +160,10 @@ def _layer(original):
 PATCH = Patch(
     id="mlx_vlm.vision_mask",
     targets=(
-        f"{_TEXT_MODEL}.__call__",
+        f"{_TEXT_MODEL}.__call__(self, inputs, inputs_embeds, mask, cache)",
         f"{_TEXT_MODEL}._make_masks",
-        _MODEL,
-        placeholders.EMBED,
+        f"{_MODEL}(self, input_ids)",
+        f"{placeholders.EMBED}()",
     ),
     apply=apply,
     probe=probe,

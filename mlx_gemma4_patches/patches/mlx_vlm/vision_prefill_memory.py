@@ -136,11 +136,11 @@ def _has_images(model, ids):
 PATCH = Patch(
     id="mlx_vlm.vision_prefill_memory",
     targets=(
-        placeholders.EMBED,
-        f"{_MODEL}.__call__",
-        f"{_AR}:{_STEP}",
+        f"{placeholders.EMBED}()",
+        f"{_MODEL}.__call__()",
+        f"{_AR}:{_STEP}(input_ids, model, *, logits_to_keep)",
         f"{_AR}:{_BATCH}",
-        f"{_GENERATE}:{_STEP}",
+        f"{_GENERATE}:{_STEP}(input_ids, model, *, logits_to_keep)",
         f"{_GENERATE}:{_BATCH}",
         f"{_GENERATE}:{_OLD_BATCH}",
     ),

@@ -113,4 +113,4 @@ class _Blocks:
         return f"event: {_BLOCK}{kind}\ndata: {json.dumps(data)}\n\n"
 
 
-PATCH = Patch(id="vllm_mlx.anthropic_blocks", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(id="vllm_mlx.anthropic_blocks", targets=(f"{_TARGET}()",), apply=apply, probe=probe)

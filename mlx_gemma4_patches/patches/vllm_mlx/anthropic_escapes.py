@@ -93,7 +93,7 @@ def _doubled(backslash: re.Match) -> bytes:
 
 PATCH = Patch(
     id="vllm_mlx.anthropic_escapes",
-    targets=(_MESSAGES, _COUNT),
+    targets=(f"{_MESSAGES}()", f"{_COUNT}()"),
     apply=apply,
     probe=probe,
 )

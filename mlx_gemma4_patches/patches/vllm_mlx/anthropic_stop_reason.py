@@ -70,4 +70,6 @@ async def _with_its_reason(events: AsyncIterator[str], heard: _Heard) -> AsyncIt
             yield event
 
 
-PATCH = Patch(id="vllm_mlx.anthropic_stop_reason", targets=(_TARGET,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="vllm_mlx.anthropic_stop_reason", targets=(f"{_TARGET}(engine)",), apply=apply, probe=probe
+)

@@ -73,7 +73,7 @@ def _correct(output, call: inspect.BoundArguments) -> None:
 
 PATCH = Patch(
     id="vllm_mlx.finish_reason",
-    targets=(*_WHOLE, _STREAM),
+    targets=tuple(f"{target}(self, *, max_tokens)" for target in (*_WHOLE, _STREAM)),
     apply=apply,
     probe=probe,
 )

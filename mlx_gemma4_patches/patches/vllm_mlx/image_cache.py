@@ -71,5 +71,8 @@ def _streamed_without_cache(original: Callable) -> Callable:
 
 
 PATCH = Patch(
-    id="vllm_mlx.image_cache", targets=(_FETCH, _GENERATE, _STREAM), apply=apply, probe=probe
+    id="vllm_mlx.image_cache",
+    targets=(_FETCH, f"{_GENERATE}(self, *, use_cache)", f"{_STREAM}(self, *, use_cache)"),
+    apply=apply,
+    probe=probe,
 )

@@ -100,7 +100,7 @@ class _View:
 
 PATCH = Patch(
     id="vllm_mlx.suppress_tokens",
-    targets=(f"{_GENERATOR}.__init__", f"{_GENERATOR}._step"),
+    targets=(f"{_GENERATOR}.__init__(self, model, processor)", f"{_GENERATOR}._step"),
     apply=apply,
     probe=probe,
 )

@@ -1,0 +1,230 @@
+"""Without continuous batching every turn processes the whole conversation again.
+
+What the user sees: every turn of ``vllm-mlx serve``, with ``--mllm`` or a checkpoint that can see,
+takes as long as the whole conversation.
+
+Why: the simple engine makes new caches for every request, whether it reads it with mlx-vlm's model
+or, where it holds text alone, with mlx-lm's.
+
+What is added: the places where Gemma 4's prompts part (``gemma4.prefix_cuts``) and the ends of
+answers are kept (``gemma4.prefix_store``) and a request without images, sound and video goes on
+from the longest that its prompt begins with. It takes no more memory than
+``MLX_GEMMA4_PATCHES_PREFIX_BYTES``, by default a tenth of the device's, 8 GB at most. It can be
+deleted when the simple engine keeps what it has processed.
+
+Upstream: none known.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+import mlx.core as mx
+
+from ...gemma4 import prefix_limit, tiny
+from ...gemma4.prefix_cuts import cuts
+from ...gemma4.prefix_store import PrefixStore
+from ...hosts.mlx_lm.models import is_gemma4 as is_text_gemma4
+from ...hosts.mlx_lm.prefixes import seeing
+from ...hosts.mlx_vlm.tiny import model
+from ...hosts.vllm_mlx.models import is_gemma4
+from ...hosts.vllm_mlx.prefixes import reads, watch
+from ...patch import Finding, Patch
+from ...surgery import Surgery
+
+_LOADS = ("vllm_mlx.models.mllm:MLXMultimodalLM.load", "vllm_mlx.models.llm:MLXLanguageModel.load")
+_BUILD = "vllm_mlx.text_model_from_vlm:build_text_model"
+# called with models of these, else as they are
+_STEP = "mlx_vlm.generate:generate_step"
+_TEXT_STEP = "mlx_lm.generate:generate_step"
+_PREFIXES = "_gemma4_prefixes"
+_MODEL_KEY = "text"
+
+
+def probe() -> Finding:
+    from vllm_mlx.models.mllm import MLXMultimodalLM
+
+    engine = MLXMultimodalLM("a path")
+    engine.model, engine._loaded = model("dense"), True
+    engine.load()
+    text = engine.model.language_model
+    text.model = counting = _Counting(text.model)
+    step = importlib.import_module("mlx_vlm.generate").generate_step
+    prompt = mx.array([tiny.prompt(30)])
+    for _ in range(2):
+        counting.tokens = 0
+        for _ in step(
+            prompt, engine.model, None, None, prompt_cache=text.make_cache(), max_tokens=1
+        ):
+            again = counting.tokens
+    return Finding(again > 2, f"of 30 tokens that come again {again} are processed")
+
+
+class _Counting:
+    """A part of a model that counts the tokens it is given."""
+
+    def __init__(self, part: Any):
+        self._part = part
+        self.tokens = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        given = inputs if inputs is not None else kwargs["inputs_embeds"]
+        self.tokens += given.shape[1]
+        return self._part(inputs, *args, **kwargs)
+
+
+def apply(surgery: Surgery) -> None:
+    for load in _LOADS:
+        surgery.wrap(load, _opening)
+    surgery.wrap(_BUILD, _opening_built)
+    surgery.wrap(_STEP, _going_on)
+    surgery.wrap(_TEXT_STEP, _going_on_with_text)
+    watch(surgery)
+
+
+def _opening(original):
+    def load(self):
+        made = original(self)
+        _open(self.model)
+        return made
+
+    return load
+
+
+def _opening_built(original):
+    def build_text_model(*args, **kwargs):
+        made = original(*args, **kwargs)
+        _open(made)
+        return made
+
+    return build_text_model
+
+
+def _open(made: Any) -> None:
+    """Keep what a model processes, if it is a Gemma 4."""
+    if (is_gemma4(made) or is_text_gemma4(made)) and prefix_limit.limit() != 0:
+        vars(made).setdefault(_PREFIXES, PrefixStore())
+
+
+def _store_of(made: Any) -> PrefixStore | None:
+    return getattr(made, "__dict__", {}).get(_PREFIXES)
+
+
+def _keep(store: PrefixStore, ids: list[int], caches: list[Any], lengths: list[int]) -> None:
+    store.add(_MODEL_KEY, ids, caches, lengths)
+    limit = prefix_limit.limit()
+    store.trim(nbytes=prefix_limit.automatic() if limit is None else limit)
+
+
+def _going_on(original):
+    signature = inspect.signature(original)
+
+    def generate_step(*args, **kwargs):
+        call = signature.bind(*args, **kwargs)
+        store = _store_of(call.arguments["model"])
+        if store is None or not _is_text(call):
+            return original(*args, **kwargs)
+        return _gone_on(original, call, store)
+
+    return generate_step
+
+
+def _is_text(call: inspect.BoundArguments) -> bool:
+    """Whether a call reads a prompt of token ids alone, with caches that are new."""
+    given = {**call.arguments, **call.arguments.get("kwargs", {})}
+    caches = given.get("prompt_cache")
+    media = ("pixel_values", "input_features", "pixel_values_videos", "inputs_embeds")
+    return (
+        bool(caches)
+        and given["input_ids"].shape[0] == 1
+        and all(getattr(cache, "keys", 0) is None for cache in caches)
+        and all(given.get(name) is None for name in (*media, "draft_model"))
+    )
+
+
+def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
+    given, caches = call.arguments, call.arguments["prompt_cache"]
+    ids = given["input_ids"][0].tolist()
+    length, found = store.find(_MODEL_KEY, ids)
+    if found is not None:
+        caches[:] = found
+        _cut(given, length, len(ids))
+        _cut(given.get("kwargs", {}), length, len(ids))
+    keep = functools.partial(_keep, store)
+    reads(list(ids), length, keep)
+    try:
+        for token, logprobs in original(*call.args, **call.kwargs):
+            ids.append(int(token))
+            yield token, logprobs
+    finally:
+        keep(ids, caches, [min(len(ids), caches[0].offset)])
+
+
+def _going_on_with_text(original):
+    signature = inspect.signature(original)
+
+    def generate_step(*args, **kwargs):
+        call = signature.bind(*args, **kwargs)
+        given = call.arguments
+        store, caches = _store_of(given["model"]), given.get("prompt_cache")
+        if (
+            store is None
+            or given.get("input_embeddings") is not None
+            or any(getattr(cache, "keys", 0) is not None for cache in caches or ())
+        ):
+            return original(*args, **kwargs)
+        return _text_gone_on(original, call, store)
+
+    return generate_step
+
+
+def _text_gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
+    from mlx_lm.models.cache import make_prompt_cache
+
+    given = call.arguments
+    ids, said = given["prompt"].tolist(), given.get("prompt_progress_callback")
+    caches = given.get("prompt_cache")
+    if caches is None:
+        caches = make_prompt_cache(given["model"], max_kv_size=given.get("max_kv_size"))
+        given["prompt_cache"] = caches
+    start, found = store.find(_MODEL_KEY, ids)
+    if found is not None:
+        caches[:] = found
+        given["prompt"] = given["prompt"][start:]
+        given["logits_processors"] = seeing(given.get("logits_processors"), ids[:start])
+    prompt, done, places = list(ids), start, cuts(ids)
+
+    def progress(processed: int, total: int) -> None:
+        nonlocal done
+        now = start + processed
+        if parts := [cut for cut in places if done < cut <= now]:
+            _keep(store, prompt, caches, parts)
+        done = now
+        if said is not None:
+            said(processed, total)
+
+    given["prompt_progress_callback"] = progress
+    try:
+        for token, logprobs in original(*call.args, **call.kwargs):
+            ids.append(int(token))
+            yield token, logprobs
+    finally:
+        _keep(store, ids, caches, [min(len(ids), caches[0].offset)])
+
+
+def _cut(given: dict[str, Any], start: int, length: int) -> None:
+    """Leave out the first tokens of everything that has a value for each of ``length``."""
+    for name, value in given.items():
+        if isinstance(value, mx.array) and value.ndim > 1 and value.shape[1] == length:
+            given[name] = value[:, start:]
+
+
+PATCH = Patch(
+    id="vllm_mlx.prefix_reuse_unbatched", targets=(*_LOADS, _BUILD), apply=apply, probe=probe
+)
