@@ -80,6 +80,20 @@ def test_the_wrappers_add_few_calls_to_a_decode_step():
         assert 1.0 < row["ratio"] < 1.05
 
 
+def test_the_patches_are_on_again_after_stock_was_measured():
+    from mlx_lm.models import cache
+
+    activate()
+
+    def code() -> object:
+        return cache.RotatingKVCache.to_quantized.__code__
+
+    stock, patched = comparing.stock_and_patched(code)
+    wrapper = patched()
+    assert stock() is not wrapper
+    assert code() is wrapper
+
+
 def test_start_up_is_measured_in_milliseconds():
     rows = list(starting.start_up(rounds=3))
     assert [row["what"] for row in rows] == ["start-up, no host imported", "start-up, switched off"]
