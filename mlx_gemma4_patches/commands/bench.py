@@ -10,7 +10,7 @@ from ..gemma4.sizes import NAMES
 from .screen import ERR, OUT, columns, paragraph, print_json, record, show_error
 
 _MEANING = (
-    "Figures are medians; spread is the lowest and highest ratio of a round; noise is how far two "
+    "Figures are medians; ratio is the second to the first; spread is the lowest and highest ratio of a round; noise is how far two "
     "runs of the first column differ in the same rounds. A ratio nearer to 1 than the noise says "
     "nothing."
 )
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 def _print(rows: list[dict[str, Any]]) -> None:
     for title, names, members in _tables([row for row in rows if "error" not in row]):
         paragraph("", label=title)
-        table = columns("what", *names, f"{names[1]} : {names[0]}", "spread", "noise")
+        table = columns("what", *names, "ratio", "spread", "noise")
         for row in members:
             table.add_row(*_cells(row))
         OUT.print(table)
@@ -95,10 +95,12 @@ def _tables(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[str], list[d
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    figures = (f"{row[name]:,.2f} {row['unit']}".rstrip() for name in row["columns"])
+    what = f"{row['what']}, {row['unit']}" if row["unit"] else row["what"]
+    values = [row[name] for name in row["columns"]]
+    figures = (f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}" for value in values)
     low, high = row["spread"]
     spread = f"{low:.3f}-{high:.3f}"
-    return [row["what"], *figures, f"{row['ratio']:.3f}", spread, f"{row['noise']:.1%}"]
+    return [what, *figures, f"{row['ratio']:.3f}", spread, f"{row['noise']:.1%}"]
 
 
 def _fields(row: dict[str, Any]) -> list[str]:
