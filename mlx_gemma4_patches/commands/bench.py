@@ -10,9 +10,9 @@ from ..gemma4.sizes import NAMES
 from .screen import ERR, OUT, columns, paragraph, print_json, record, show_error
 
 _MEANING = (
-    "Figures are medians; ratio is the second to the first; spread is the lowest and highest ratio of a round; noise is how far two "
-    "runs of the first column differ in the same rounds. A ratio nearer to 1 than the noise says "
-    "nothing."
+    "Figures are medians; ratio is the second to the first; spread is the lowest and highest ratio "
+    "of a round; noise is how far two runs of the first column differ in the same rounds. A ratio "
+    "nearer to 1 than the noise says nothing."
 )
 
 
@@ -82,7 +82,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             table.add_row(*_cells(row))
         OUT.print(table)
         OUT.print()
-    if rows:
+    if any("error" not in row for row in rows):
         paragraph(_MEANING)
 
 
