@@ -82,7 +82,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             table.add_row(*_cells(row))
         OUT.print(table)
         OUT.print()
-    if rows:
+    if any("error" not in row for row in rows):
         paragraph(_MEANING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 
 import pytest
@@ -11,6 +12,9 @@ from rich.console import Console
 from mlx_gemma4_patches import __main__ as command_line
 from mlx_gemma4_patches.commands import doctor, explain, list, screen
 from mlx_gemma4_patches.doctor import examination, report
+
+for name in command_line.COMMANDS:  # before a test gives them another console to import
+    importlib.import_module(f"mlx_gemma4_patches.commands.{name}")
 
 MEASURED = {"faulty": True, "measured": "a very long text of what was seen " * 5}
 WELL = {"faulty": False, "measured": "nothing wrong"}
