@@ -30,9 +30,15 @@ _PREPROCESS = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator._preprocess_requ
 def probe() -> Finding:
     from mlx_vlm.models.gemma4 import processing_gemma4
     from vllm_mlx.mllm_batch_generator import MLLMBatchGenerator, MLLMBatchRequest
+    from vllm_mlx.models.mllm import process_video_input
 
     if not hasattr(processing_gemma4, "Gemma4VideoProcessor"):
         raise NotApplicable("this mlx-vlm takes no videos")
+    film = _film()
+    try:
+        process_video_input(film)
+    except OSError:
+        raise NotApplicable("this vllm-mlx takes no videos as data URIs") from None
     given = []
 
     class Processor(processing_gemma4.Gemma4Processor):
@@ -53,7 +59,7 @@ def probe() -> Finding:
         vision_cache=SimpleNamespace(get_pixel_cache=lambda *_: None),
         _stats=SimpleNamespace(num_images_processed=0, vision_encoding_time=0.0),
     )
-    request = MLLMBatchRequest(uid=0, request_id="", prompt="<|video|>", videos=[_film()])
+    request = MLLMBatchRequest(uid=0, request_id="", prompt="<|video|>", videos=[film])
     MLLMBatchGenerator._preprocess_request(batches, request)
     return Finding(len(given) != 1, f"of 1 video the processor is given {len(given)}")
 
