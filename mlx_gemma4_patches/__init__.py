@@ -39,12 +39,17 @@ class Finder:
 
     def __init__(self, names, before, after):
         self.names = names
+        self.reported = set()  # a package that is not yet was found by a finder in front of ours
         self.before = before
         self.after = after
 
     def find_spec(self, name, path=None, target=None):
         # under the global import lock: no import and no lock, or the process may stand still
-        if name not in self.names or is_off():
+        if name not in self.names:
+            root = name.partition(".")[0]
+            if root not in self.names or root in self.reported or root not in sys.modules:
+                return None
+        if is_off():
             return None
         finders = list(sys.meta_path)
         behind_us = finders.index(self) + 1 if self in finders else 0
@@ -92,6 +97,7 @@ class Loader:
         return as_main.get_code(name, self._loader, self._get_code)
 
     def create_module(self, spec):
+        self._finder.reported.add(spec.name.partition(".")[0])
         # not in exec_module: once a package is in sys.modules, other threads may import its
         # submodules, and those must be watched by then
         self._finder.before(spec)

@@ -73,16 +73,21 @@ class Engine:
         Raises:
             ImportError: a patch imports the host that waits for it; with STRICT any failure.
         """
-        if spec.name not in HOSTS:
+        host = spec.name.partition(".")[0]
+        if host not in HOSTS:
             return
+        if host != spec.name:  # a finder in front of ours has found the package
+            spec = sys.modules[host].__spec__
         announced = self._of_thread.__dict__.setdefault("announced", set())
-        if spec.name in announced:  # its body would run twice
-            raise ImportError(f"{spec.name} is imported by a patch that {spec.name} waits for")
-        announced.add(spec.name)
+        if host in announced:  # its body would run twice
+            raise ImportError(f"{host} is imported by a patch that {host} waits for")
+        if host in self.hosts:
+            return
+        announced.add(host)
         try:
-            self._guarded(spec.name, self.host_seen, spec.name, _folder(spec))
+            self._guarded(host, self.host_seen, host, _folder(spec))
         finally:
-            announced.discard(spec.name)
+            announced.discard(host)
 
     def after_import(self, name: str, module: Any) -> None:
         """The body of the watched module ``name`` has run; again, after a reload.
@@ -213,11 +218,14 @@ class Engine:
                 "the import hook was removed from sys.meta_path: hosts that are imported from now "
                 "on run without patches; call mlx_gemma4_patches.activate() again"
             )
+        is_quiet = not any(map(_is_running, self._in_sys_modules().values()))
         for patch in patches:
             if patch["state"] == State.OVERWRITTEN.value:
                 self._warn_once(f"{patch['id']} is gone: {patch['reason']}")
-            elif patch["state"] == State.PENDING.value and all(
-                name in self._served for name in patch["waits_for"]
+            elif (
+                patch["state"] == State.PENDING.value
+                and is_quiet
+                and all(name in self._served for name in patch["waits_for"])
             ):
                 problems.append(f"{patch['id']} still waits, though all it waits for is imported")
         return {
@@ -305,7 +313,8 @@ class Engine:
     def _settle(self, record: Record) -> None:
         """Decide by the code and act on it, as far as the modules are there."""
         if record.surgery is not None and record.surgery.was_reloaded():
-            self._take_back(record)
+            record.surgery.forget_replaced()
+            self.undo(record.id)
             record.state = State.PENDING
         if record.state is not State.PENDING or record.situation is None:
             return

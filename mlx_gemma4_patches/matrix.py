@@ -145,12 +145,19 @@ def load(host: str | None = None) -> Matrix:
     Raises:
         MatrixError: missing, unreadable or not of the schema.
     """
-    file = path()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = _packed() or path().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise MatrixError(f"{file}: {error}") from error
-    return parse(text, str(file), host)
+        raise MatrixError(f"{FILE}: {error}") from error
+    return parse(text, FILE, host)
+
+
+def _packed() -> str | None:
+    """The matrix out of an archive that Python imports this package from, such as a zipapp."""
+    loader: Any = __spec__.loader
+    if not hasattr(loader, "archive"):
+        return None
+    return loader.get_data(str(Path(__file__).parent / FILE)).decode()
 
 
 def parse(text: str, name: str = FILE, host: str | None = None) -> Matrix:

@@ -24,7 +24,8 @@ _ABSENT = object()
 
 
 class _Change(NamedTuple):
-    target: str | None  # None: a name bound elsewhere by `from ... import`
+    target: str  # changed, or bound elsewhere by `from ... import`
+    is_rebound: bool
     owner: Any  # a module, a class, or a dictionary that ``name`` is a key of
     name: str
     before: Any
@@ -32,7 +33,6 @@ class _Change(NamedTuple):
 
 
 def _stands(change: _Change) -> bool:
-    assert change.target is not None
     try:
         owner, name = locate(change.target, may_import=False)
     except (ImportError, AttributeError):
@@ -98,7 +98,7 @@ class Surgery:
         owner, name = locate(target)
         self._set(target, owner, name, value)
         if owner is sys.modules.get(module_of(target)) and callable(before):
-            self._rebind(before, value)
+            self._rebind(target, before, value)
 
     def add(self, target: str, value: Any) -> None:
         """Give the owner a new attribute.
@@ -116,7 +116,7 @@ class Surgery:
         table = current(target)
         if key not in table:
             table[key] = value
-            self._changes.append(_Change(target, table, key, _ABSENT, value))
+            self._changes.append(_Change(target, False, table, key, _ABSENT, value))
 
     def replaced(self) -> list[str]:
         """The targets where our change is no longer, in order.
@@ -127,7 +127,7 @@ class Surgery:
         return [
             change.target
             for change in self._changes
-            if change.target is not None and not _stands(change)
+            if not change.is_rebound and not _stands(change)
         ]
 
     def was_reloaded(self) -> bool:
@@ -140,19 +140,24 @@ class Surgery:
                 continue
         return any(home_of(value).partition(".")[0] in HOSTS for value in found)
 
+    def forget_replaced(self) -> None:
+        """Leave what was replaced as it is: objects from before a reload live on, patched."""
+        gone = set(self.replaced())
+        self._changes = [change for change in self._changes if change.target not in gone]
+
     def wrapped_by(self) -> list[str]:
         """The modules of other packages whose wrappers lie around our changes."""
         found = []
         for change in self._changes:
             value = _contents(change.owner).get(change.name)
-            if change.target is not None and value is not change.after:
+            if not change.is_rebound and value is not change.after:
                 tops = [part for part in functions(value) if wrapped_by_us(part) is None]
                 found += [home_of(part) for part in tops]
         return list(dict.fromkeys(found))
 
     def changed_targets(self) -> list[str]:
         """The targets changed, in order."""
-        return [change.target for change in self._changes if change.target is not None]
+        return [change.target for change in self._changes if not change.is_rebound]
 
     def changed_names(self) -> list[tuple[Any, str]]:
         """Every owner and name changed, names bound by ``from ... import`` among them."""
@@ -164,7 +169,8 @@ class Surgery:
         while self._changes:
             change = self._changes.pop()
             if _contents(change.owner).get(change.name, _ABSENT) is not change.after:
-                left.append(change.target or f"{change.owner.__name__}:{change.name}")
+                name = f"{change.owner.__name__}:{change.name}"
+                left.append(name if change.is_rebound else change.target)
             elif isinstance(change.owner, dict):
                 del change.owner[change.name]
             elif change.before is _ABSENT:
@@ -178,15 +184,17 @@ class Surgery:
         mark_as_wrapper(wrapper, original)
         return wrapper
 
-    def _set(self, target: str | None, owner: Any, name: str, value: Any) -> None:
+    def _set(
+        self, target: str, owner: Any, name: str, value: Any, is_rebound: bool = False
+    ) -> None:
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
-        self._changes.append(_Change(target, owner, name, before, value))
+        self._changes.append(_Change(target, is_rebound, owner, name, before, value))
 
-    def _rebind(self, before: Any, after: Any) -> None:
+    def _rebind(self, target: str, before: Any, after: Any) -> None:
         for module_name, module in list(sys.modules.items()):
             if module_name.partition(".")[0] not in HOSTS and module_name != "__main__":
                 continue
             for name, value in list(getattr(module, "__dict__", {}).items()):
                 if value is before:
-                    self._set(None, module, name, after)
+                    self._set(target, module, name, after, is_rebound=True)

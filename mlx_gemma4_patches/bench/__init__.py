@@ -1,35 +1,58 @@
 """What the patches cost and save: stock and patched in turn, in one run.
 
-One module for each thing that is measured: ``starting`` any process, ``mlx_lm``, ``mlx_vlm``;
+One module for each thing that is measured: ``starting`` any process, ``generation`` of whole
+answers, ``overhead`` of the wrappers alone, ``mlx_lm`` and ``mlx_vlm`` what single patches change;
 ``comparing`` is how.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import activate
-from . import mlx_lm, mlx_vlm, starting
+from . import generation, mlx_lm, mlx_vlm, overhead, starting
+
+REQUESTS = (1, 8)
 
 
-def run(size: str) -> Iterator[dict[str, Any]]:
+def run(
+    size: str,
+    told: Callable[[str], None],
+    model: str | None = None,
+    bits: int | None = None,
+    requests: Sequence[int] = REQUESTS,
+) -> Iterator[dict[str, Any]]:
     """Measure everything that this installation has.
 
     Args:
-        size: ``tiny`` runs on any CPU in about a minute; ``e2b`` needs a GPU with 30 GB.
+        size: ``tiny`` runs on any CPU, everything else with it; of the sizes of ``gemma4.sizes``
+            generation alone is measured, with random weights.
+        told: called with what is measured next.
+        model: the folder of a checkpoint, for generation alone.
+        bits: quantize random weights to so many.
+        requests: how many at once.
 
     Returns:
-        The rows of ``comparing.compare``, one a figure, as each is measured.
+        The rows of ``comparing.row``, one a figure, as each is measured; a row with ``error``
+        instead of figures where a process failed.
 
     Raises:
         RuntimeError: a host is installed, but the patches are switched off or failed to start.
     """
-    yield from starting.start_up()
-    activate()
-    if importlib.util.find_spec("mlx_lm"):
-        yield starting.import_host()
-        yield from mlx_lm.run(size)
-    if importlib.util.find_spec("mlx_vlm"):
-        yield from mlx_vlm.run(size)
+    has_mlx_lm, has_mlx_vlm = (importlib.util.find_spec(h) for h in ("mlx_lm", "mlx_vlm"))
+    if size == "tiny" and not model:
+        told("start-up")
+        yield from starting.start_up()
+        activate()
+        if has_mlx_lm:
+            yield starting.import_host()
+            told("host overhead")
+            yield from overhead.run()
+            told("what single patches change")
+            yield from mlx_lm.run()
+        if has_mlx_vlm:
+            yield from mlx_vlm.run()
+    for task in generation.tasks(size, model, bits, requests):
+        yield from generation.compare(task, told)

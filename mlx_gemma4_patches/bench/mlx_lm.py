@@ -1,4 +1,4 @@
-"""mlx-lm: reverse lookup, generation, a draft model, the KV cache, tool calls."""
+"""mlx-lm: reverse lookup, a draft model, the KV cache, tool calls."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from .comparing import compare, prefill_and_decode, stock_and_patched
+from .comparing import compare, stock_and_patched
 
-_LOOKUPS = {"tiny": (65536, 256, 512), "e2b": (262144, 1536, 2048)}  # vocabulary, hidden, tokens
+TABLE = "what single patches change"
 
 
-def run(size: str) -> Iterator[dict[str, Any]]:
+def run() -> Iterator[dict[str, Any]]:
     """One row a figure, as each is measured."""
-    yield from reverse_lookup(*_LOOKUPS[size])
-    yield from generation(size)
+    yield from reverse_lookup()
     yield speculation()
     yield kv_cache()
     yield from tool_calls()
 
 
 def reverse_lookup(
-    vocabulary: int, hidden: int, tokens: int, rounds: int = 3
+    vocabulary: int = 65536, hidden: int = 256, tokens: int = 512, rounds: int = 3
 ) -> Iterator[dict[str, Any]]:
     """Token ids from bfloat16 embeddings: the first lookup on a table, later ones, and memory."""
     import mlx.core as mx
@@ -63,28 +62,8 @@ def reverse_lookup(
         ("memory of a lookup, over the model", "MB", False, 1),
     )
     for what, unit, is_first, count in figures:
-        yield compare(what, unit, *stock_and_patched(partial(look_up, unit, is_first)), count)
-
-
-def generation(size: str) -> Iterator[dict[str, Any]]:
-    """Prefill and greedy decode of a random E2B model, in ms a token."""
-    import mlx.core as mx
-    from mlx_lm.generate import generate_step
-    from mlx_lm.models import gemma4_text
-
-    from ..hosts.mlx_lm.tiny import text_model
-
-    if size == "tiny":
-        model = text_model("e2b")
-    else:
-        model = gemma4_text.Model(gemma4_text.ModelArgs())  # the defaults are E2B's
-        model.set_dtype(mx.bfloat16)
-    mx.eval(model.parameters())
-
-    def steps(ids: list[int], count: int) -> Iterator:
-        return generate_step(mx.array(ids), model, max_tokens=count)
-
-    return prefill_and_decode(f"mlx-lm, {size}", steps)
+        measures = stock_and_patched(partial(look_up, unit, is_first))
+        yield compare(TABLE, what, unit, *measures, count)
 
 
 def speculation(tokens: int = 64) -> dict[str, Any]:
@@ -107,8 +86,9 @@ def speculation(tokens: int = 64) -> dict[str, Any]:
     def with_draft() -> float:
         return per_step(speculative_generate_step, text_model("e2b"))
 
-    what = "tokens a target step, alone and with a draft that agrees"
-    return compare(what, "", partial(per_step, generate_step), with_draft, 1)
+    alone = partial(per_step, generate_step)
+    columns = ("alone", "with a draft that agrees")
+    return compare(TABLE, "tokens a target step", "", alone, with_draft, 1, columns)
 
 
 class _Counted:
@@ -144,9 +124,8 @@ def kv_cache(tokens: int = 4096) -> dict[str, Any]:
         return sum(layer.nbytes for layer in cache) / 1e6
 
     quantized = partial(megabytes, kv_bits=8, quantized_kv_start=0)
-    return compare(
-        f"KV cache of {tokens} tokens, bf16 and kv_bits=8", "MB", megabytes, quantized, 1
-    )
+    what, columns = f"KV cache of {tokens} tokens", ("bfloat16", "kv_bits=8")
+    return compare(TABLE, what, "MB", megabytes, quantized, 1, columns)
 
 
 def tool_calls(rounds: int = 5) -> Iterator[dict[str, Any]]:
@@ -163,5 +142,5 @@ def tool_calls(rounds: int = 5) -> Iterator[dict[str, Any]]:
 
     small = stock_and_patched(partial(seconds, 20_000))
     large = partial(seconds, 1_000_000), partial(seconds, 2_000_000)
-    yield compare("tool call of 20 kB", "ms", *small, rounds)
-    yield compare("tool call of 1 MB, and of 2 MB", "ms", *large, rounds)
+    yield compare(TABLE, "tool call of 20 kB", "ms", *small, rounds)
+    yield compare(TABLE, "tool call, patched", "ms", *large, rounds, ("1 MB", "2 MB"))

@@ -1,4 +1,4 @@
-"""mlx-vlm: text and image prompts, and the second turn of a chat."""
+"""mlx-vlm: prompts with images, and the second turn of a chat."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .comparing import compare, prefill_and_decode, seconds_a_token, stock_and_patched
+from .comparing import compare, stock_and_patched
+from .mlx_lm import TABLE
 
 
-def run(size: str) -> Iterator[dict[str, Any]]:
-    """Text and image prompts, in ms a token; the memory they take; the second turn of a chat.
+def run() -> Iterator[dict[str, Any]]:
+    """A prompt with an image, in ms a token and in memory; the second turn of a chat.
 
-    The random model attends to images as 26B and 31B do; at ``e2b`` it has the size of E2B.
+    The tiny model attends to images as 26B and 31B do.
     """
     import mlx.core as mx
 
@@ -22,7 +23,7 @@ def run(size: str) -> Iterator[dict[str, Any]]:
     from ..hosts.mlx_vlm import tiny as tiny_vlm
 
     host = importlib.import_module("mlx_vlm.generate")  # also the name of a function there
-    model = tiny_vlm.model("dense") if size == "tiny" else _e2b_with_images()
+    model = tiny_vlm.model("dense")
     config = model.config
     pixels = mx.array(tiny.image(16, 16))[None]  # 256 soft tokens
     picture = [config.boi_token_id, *[config.image_token_id] * 256, config.eoi_token_id]
@@ -40,28 +41,19 @@ def run(size: str) -> Iterator[dict[str, Any]]:
         next(steps(prompt, 1))
         return (mx.get_peak_memory() - base) / 1e6
 
-    what = f"mlx-vlm, {size}"
-    with_image = partial(seconds_a_token, steps, prompt)
-    yield from prefill_and_decode(what, steps)
-    yield compare(f"prefill with an image, {what}", "ms", *stock_and_patched(with_image), 31)
-    yield compare(f"memory with an image, {what}", "MB", *stock_and_patched(memory), 1)
+    def seconds_a_token() -> float:
+        start = time.perf_counter()
+        next(steps(prompt, 1))
+        return (time.perf_counter() - start) / len(prompt)
+
+    prefill, peak = stock_and_patched(seconds_a_token), stock_and_patched(memory)
+    yield compare(TABLE, "a token of a prompt with an image, mlx-vlm", "ms", *prefill, 31)
+    yield compare(TABLE, "memory of a prompt with an image, mlx-vlm", "MB", *peak, 1)
     if hasattr(host, "PromptCacheState"):
         second_turn = partial(_second_turn, host, model, tiny_vlm.processor())
-        title = f"second turn, afresh and with the first one's cache, {what}"
         turns = partial(second_turn, None), lambda: second_turn(host.PromptCacheState())
-        yield compare(title, "ms", *turns, 7)
-
-
-def _e2b_with_images() -> Any:
-    import mlx.core as mx
-    from mlx_vlm.models import gemma4
-
-    config = gemma4.ModelConfig()  # the defaults are E2B's
-    config.text_config.use_bidirectional_attention = "vision"
-    model = gemma4.Model(config)
-    model.set_dtype(mx.bfloat16)
-    mx.eval(model.parameters())
-    return model
+        columns = ("afresh", "with the first one's cache")
+        yield compare(TABLE, "second turn, mlx-vlm", "ms", *turns, 7, columns)
 
 
 def _second_turn(host: Any, model: Any, processor: Any, state: Any) -> float:

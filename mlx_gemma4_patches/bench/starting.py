@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 from ..children import output
 from .comparing import compare
+
+TABLE = "start-up"
 
 # driven by hand, site can be made to leave out our .pth or .start file
 _START_UP = """
@@ -29,7 +32,7 @@ print(time.perf_counter() - start)
 """
 
 
-def start_up(rounds: int = 100) -> Iterator[dict[str, Any]]:
+def start_up(rounds: int = 40) -> Iterator[dict[str, Any]]:
     """Start of an interpreter that imports no host, in ms: activation left out and done."""
 
     def seconds(skip: str, switch: str) -> float:
@@ -43,8 +46,8 @@ def start_up(rounds: int = 100) -> Iterator[dict[str, Any]]:
     def without() -> float:
         return seconds("mlx_gemma4_patches_activate", "1")
 
-    yield compare("start-up, no host imported", "ms", without, lambda: seconds("", "1"), rounds)
-    yield compare("start-up, switched off", "ms", without, lambda: seconds("", "0"), rounds)
+    for what, switch in (("start-up, no host imported", "1"), ("start-up, switched off", "0")):
+        yield compare(TABLE, what, "ms", without, functools.partial(seconds, "", switch), rounds)
 
 
 def import_host(rounds: int = 7) -> dict[str, Any]:
@@ -59,5 +62,5 @@ def import_host(rounds: int = 7) -> dict[str, Any]:
         )
 
     return compare(
-        "import mlx_lm.generate", "ms", lambda: seconds("0"), lambda: seconds("1"), rounds
+        TABLE, "import mlx_lm.generate", "ms", lambda: seconds("0"), lambda: seconds("1"), rounds
     )

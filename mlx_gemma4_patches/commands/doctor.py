@@ -238,7 +238,7 @@ def _print_model(model: dict[str, Any]) -> None:
 
 def _of_model(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a checkpoint has, in a few lines."""
-    from ..doctor.checkpoint_weights import gigabytes
+    from ..doctor.checkpoint_memory import gigabytes
 
     if weights := model.get("weights"):
         parts = (f"{k} {about['stored_as']}" for k, about in weights.items() if k != "the rest")

@@ -195,6 +195,11 @@ class Folder:
 _AGAIN = "Download or convert it again."
 
 
+def is_size(value: Any) -> bool:
+    """Whether a value of a config can be a size of a model."""
+    return type(value) is int and 0 < value < 1 << 20
+
+
 def locate(name: str) -> Path | None:
     """The folder of a model: a path, or the name of one in the local hub cache."""
     folder = Path(os.path.expanduser(name))

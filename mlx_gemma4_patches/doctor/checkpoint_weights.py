@@ -1,4 +1,4 @@
-"""What the weights of a checkpoint are: shape, quantization, dtypes, memory."""
+"""What the weights of a checkpoint are: shape, quantization, dtypes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..gemma4 import sizes
 from ..gemma4.config import text_config
 from ..gemma4.layout import settings_left_out
 from ..gemma4.shared_kv import without
 from ..gemma4.split_table import NAME
-from .checkpoint_files import Folder, Tensor
+from . import checkpoint_memory
+from .checkpoint_files import Folder, Tensor, is_size
 
-# hidden size and layers of the text models that Google published
-SHAPES = {
-    (1536, 35): "E2B",
-    (2560, 42): "E4B",
-    (3840, 48): "12B unified",
-    (2816, 30): "26B-A4B",
-    (5376, 60): "31B",
-}
 _WITH_TABLE = ("gemma4", "gemma4_text")  # model types that may have per-layer inputs
 _MOST_LAYERS = 1000
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-_PIECE = 256  # tokens by which a KV cache grows
 _QUANTIZED = re.compile(r"\.(scales|biases)$")
 
 # what a tensor belongs to, by the first pattern that its name has
@@ -61,10 +54,6 @@ def look(folder: Folder, context: int, device: Mapping[str, Any]) -> dict[str, A
     stored = {kind: _stored_as(tensors) for kind, tensors in kinds.items()}
     _quantization(folder, stored)
     _dtypes(folder)
-    _largest_buffer(folder, device)
-    weights = sum(tensor.bytes for tensor in folder.tensors.values())
-    memory = {"weights": weights, "context": context, **_kv_cache(text, context)}
-    _fits(folder, memory, device)
     return {
         "shape": shape,
         "layout": "of transformers" if settings_left_out(text) else "of Google",
@@ -76,12 +65,12 @@ def look(folder: Folder, context: int, device: Mapping[str, Any]) -> dict[str, A
             }
             for kind, tensors in kinds.items()
         },
-        "memory": memory,
+        "memory": checkpoint_memory.look(folder, text, context, device),
     }
 
 
 def _is_plausible(folder: Folder, text: Mapping[str, Any]) -> bool:
-    wrong = [name for name in _SIZES if not _is_size(text.get(name))]
+    wrong = [name for name in _SIZES if not is_size(text.get(name))]
     layers = text.get("num_hidden_layers")
     if wrong or layers > _MOST_LAYERS:
         named = wrong or ["num_hidden_layers"]
@@ -113,10 +102,6 @@ def _is_plausible(folder: Folder, text: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 20
-
-
 def _shape(folder: Folder, text: Mapping[str, Any]) -> str:
     model_type = folder.config.get("model_type")
     if isinstance(model_type, str) and model_type.endswith("assistant"):
@@ -124,9 +109,9 @@ def _shape(folder: Folder, text: Mapping[str, Any]) -> str:
         do = "Load it as the draft model of its target (mlx-vlm 0.7 and newer)."
         folder.fact("shape", f"an assistant ({model_type})", means, do)
         return "assistant"
-    known = SHAPES.get((text["hidden_size"], text["num_hidden_layers"]))
+    known = sizes.name_of(text)
     own = f"{text['num_hidden_layers']} layers of width {text['hidden_size']}"
-    return known or f"of no published size: {own}"
+    return known.upper() if known else f"of no published size: {own}"
 
 
 def _by_kind(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, list[tuple[str, Tensor]]]]:
@@ -289,69 +274,3 @@ def _dtypes(folder: Folder) -> None:
         means = "Twice the memory and time of bfloat16, which the originals are in."
         do = "Convert again with --dtype bfloat16."
         folder.warn("dtype", "most weights are float32", means, do)
-
-
-def _largest_buffer(folder: Folder, device: Mapping[str, Any]) -> None:
-    limit = device.get("max_buffer_length")
-    if not limit:
-        return
-    name, tensor = max(folder.tensors.items(), key=lambda item: item[1].bytes, default=("", None))
-    if tensor is None or tensor.bytes <= limit:
-        return
-    found = f"{name} takes {gigabytes(tensor.bytes)}, a buffer of this device {gigabytes(limit)}"
-    if f"{NAME}." in name:
-        folder.warn("memory", found, "Stock hosts fail. With mlx_lm.ple_split it is split.")
-    else:
-        folder.problem("memory", found, "It cannot be loaded here.", "Take a quantized conversion.")
-
-
-def _kv_cache(text: Mapping[str, Any], context: int) -> dict[str, int]:
-    """Bytes of one conversation's KV cache of ``context`` tokens, in bfloat16.
-
-    ``snapshot`` is what each further place costs at which a prefix cache can go on: the windows.
-    """
-    text = {**text, **settings_left_out(text)}
-    head_dim = _whole(text, "head_dim", 256)
-    window = _whole(text, "sliding_window", 512)
-    layers = text["num_hidden_layers"] - (text.get("num_kv_shared_layers") or 0)
-    heads = text["num_key_value_heads"]
-    full_heads = _whole(text, "num_global_key_value_heads", heads)
-    full_dim = _whole(text, "global_head_dim", head_dim)
-    pattern = ["sliding_attention"] * (4 if text.get("num_kv_shared_layers") == 20 else 5)
-    repeated = [*pattern, "full_attention"] * text["num_hidden_layers"]
-    kinds = (text.get("layer_types") or repeated)[:layers]
-    full_tokens = -(-context // _PIECE) * _PIECE
-    a_full_layer = 2 * full_heads * full_dim * full_tokens  # values, of keys and of values
-    a_window = 2 * heads * head_dim * min(context, window)
-    count = Counter(kinds)
-    full, windows = count["full_attention"] * a_full_layer, count["sliding_attention"] * a_window
-    return {
-        "kv_cache": 2 * (full + windows),
-        **{
-            f"kv_cache_{bits}_bits": 2 * windows + full * (2 * bits + 1) // 16 for bits in (8, 4)
-        },  # a scale and a bias of 16 bits for each 64 values
-        "snapshot": 2 * windows,
-    }
-
-
-def _whole(text: Mapping[str, Any], name: str, default: int) -> int:
-    value = text.get(name)
-    return value if _is_size(value) else default
-
-
-def _fits(folder: Folder, memory: Mapping[str, int], device: Mapping[str, Any]) -> None:
-    room = device.get("max_recommended_working_set_size") or device.get("memory_size")
-    needed = memory["weights"] + memory["kv_cache"]
-    if room and needed > room:
-        folder.warn(
-            "memory",
-            f"weights and KV cache take {gigabytes(needed)}, and this device has "
-            f"{gigabytes(room)} for them",
-            "The machine swaps, or the process is ended.",
-            "Take a conversion with fewer bits, a shorter context, or --kv-bits 8. On a Mac, `sudo "
-            "sysctl iogpu.wired_limit_mb=N` gives the GPU more of the memory that is there.",
-        )
-
-
-def gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

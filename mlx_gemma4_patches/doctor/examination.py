@@ -60,13 +60,17 @@ def examine(
     versions = registry.installed_versions({*registry.DISTRIBUTIONS, *known.distributions})
     hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if _is_installed(host)]
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
-    checkpoint, loads = None, []
+    checkpoint, loads, unexamined = None, [], []
     if model is not None:
-        from . import checkpoint as checkpoints  # which needs mlx
-
         told("patched", "reading the checkpoint")
-        checkpoint = checkpoints.examine(model, context)
-        loads = [(host, str(model)) for host in checkpoints.loaders(hosts) if checkpoint["sound"]]
+        try:
+            from . import checkpoint as checkpoints
+        except ImportError as error:
+            unexamined = [f"the checkpoint was not examined, which needs mlx: {error}"]
+        else:
+            checkpoint = checkpoints.examine(model, context)
+            able = checkpoints.loaders(hosts) if checkpoint["sound"] else []
+            loads = [(host, str(model)) for host in able]
     runs = probes.run(hosts, ids if with_probes else [], told, programs, loads=loads)
     if checkpoint is not None:
         checkpoints.judge_loading(checkpoint, {mode: run["loads"] for mode, run in runs.items()})
@@ -79,7 +83,7 @@ def examine(
     for patch in patches:
         if patch["id"].partition(".")[0] in owners and not State(patch["state"]).is_on:
             patch["verdict"] = "foreign"
-    problems = [*status.get("problems", []), *_import_problems(runs)]
+    problems = [*unexamined, *status.get("problems", []), *_import_problems(runs)]
     if not hosts:
         problems.append("no host is installed: install mlx-lm, mlx-vlm or vllm-mlx beside this")
     elif not runs["patched"]["ended"] and not status.get("active") and Settings.read().on:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from ..settings import PREFIX, log
 from .prefix_cuts import last_asked
 from .prefix_rows import Full, Kept, keep
 
@@ -48,6 +49,7 @@ class PrefixStore:
     def __init__(self) -> None:
         self._texts: dict[Hashable, list[_Entry]] = {}
         self._clock = 0
+        self._said_what_it_takes = False
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -109,12 +111,23 @@ class PrefixStore:
 
     def trim(self, count: int | None = None, nbytes: int | None = None) -> None:
         """Drop what is least likely to be needed until no more is left than that."""
+        held = 0
         with self._lock:
             while self._texts and (
                 (count is not None and len(self) > count)
-                or (nbytes is not None and self.nbytes > nbytes)
+                or (nbytes is not None and (held := self.nbytes) > nbytes)
             ):
                 self._drop(*self._least())
+            if nbytes and not self._texts and held > nbytes and not self._said_what_it_takes:
+                self._said_what_it_takes = True
+                log.warning(
+                    "mlx-gemma4-patches: a conversation takes %.1f GB to be kept and %.1f GB are "
+                    "allowed, so each turn processes all of it; %s and the server's limit say how "
+                    "much there may be",
+                    held / 1e9,
+                    nbytes / 1e9,
+                    f"{PREFIX}_PREFIX_BYTES",
+                )
 
     def _longest(self, model: Hashable, text: bytes) -> _Entry | None:
         """The longest entry that ``text`` begins with."""

@@ -155,6 +155,34 @@ class TestImport:
         code = f"import sys, mlx_lm.fake; del sys.modules['mlx_lm.fake']; {SHOW}"
         assert installed.run(code) == "patched"
 
+    @pytest.mark.parametrize(
+        "again",
+        ["importlib.reload(mlx_lm.fake)", "del sys.modules['mlx_lm.fake']; import mlx_lm.fake"],
+    )
+    def test_objects_from_before_a_reload_stay_patched(self, installed, again):
+        code = f"""
+            import importlib, sys, mlx_lm.fake
+            before = mlx_lm.fake.Answer()
+            {again}
+            print(before.text(), sys.modules["mlx_lm.fake"].Answer().text())
+        """
+        assert installed.run(code) == "patched patched"
+
+    def test_a_host_that_a_finder_in_front_of_ours_finds_is_patched(self, installed):
+        code = f"""
+            import sys
+            from importlib.machinery import PathFinder
+
+            class InFront:
+                @staticmethod
+                def find_spec(name, path=None, target=None):
+                    return PathFinder.find_spec(name, path) if name == "mlx_lm" else None
+
+            sys.meta_path.insert(0, InFront)
+            {SHOW}
+        """
+        assert installed.run(code) == "patched"
+
     def test_asking_whether_a_host_is_there_imports_nothing_of_it(self, installed):
         code = """
             import importlib.util, sys

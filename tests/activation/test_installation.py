@@ -90,7 +90,7 @@ def test_a_cut_matrix_is_one_line_and_no_patch(damaged):
     assert done.stdout == "stock\n"
     (line,) = done.stderr.splitlines()
     assert "no patch is applied: " in line
-    assert "cut off" in line
+    assert "cut off" in line or "no valid YAML" in line
 
 
 def test_of_a_host_that_does_not_say_its_version_the_code_decides(damaged):

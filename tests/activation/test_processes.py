@@ -5,7 +5,9 @@ from __future__ import annotations
 import compileall
 import json
 import multiprocessing
+import shutil
 import subprocess
+import zipapp
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -126,6 +128,15 @@ class TestPlaces:
         assert (done.returncode, done.stdout.split()) == (0, ["stock", "fingerprint_mismatch"])
         (line,) = done.stderr.splitlines()
         assert "1 of 1 patches are off on mlx-lm 9.9" in line
+
+    def test_a_zipapp(self, installed, tmp_path):
+        contents = tmp_path / "contents"
+        shutil.copytree(installed.site, contents)
+        write(contents / "__main__.py", f"{ACTIVATE}\n{SHOW}\n{STATE}\n")
+        archive = tmp_path / "program.pyz"
+        zipapp.create_archive(contents, archive)
+        done = installed.process("-I", "-S", archive)
+        assert (done.stdout.split(), done.stderr) == (["patched", "applied"], "")
 
     def test_a_target_folder_needs_a_call(self, bare, target):
         path = {"PYTHONPATH": str(target)}

@@ -125,6 +125,34 @@ def tools(ask: Ask, tag: str = "b", thinking: bool = False, keeps: bool = False)
     ask(f"{tag}5", messages, words("bye", 12), thought=thought, thinking=thinking, tools=TOOLS)
 
 
+def claude(ask: Ask) -> None:
+    """d: tool calls of an Anthropic client, whose system prompt begins otherwise in every turn.
+
+    ``ask`` is asked with the messages and the system prompt of such a client.
+    """
+    messages: list[Message] = [{"role": "user", "content": [_text(words("d u", 60))]}]
+    for turn in range(1, 5):
+        billing = f"x-anthropic-billing-header: cc_version=2.1.{turn}; cch={turn * 7919:05x};"
+        system = [_text(billing), _text(words("d", 260))]
+        call = f"<|tool_call>call:f{{page:{turn}}}<tool_call|>" if turn < 4 else words("d end", 14)
+        made = ask(f"d{turn}", messages, call, system=system)
+        messages.append({"role": "assistant", "content": made["content"]})
+        results = [
+            {
+                "type": "tool_result",
+                "tool_use_id": part["id"],
+                "content": words(f"d r{turn}", 120),
+            }
+            for part in made["content"]
+            if part["type"] == "tool_use"
+        ]
+        messages.append({"role": "user", "content": results})
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
 def two(ask: Ask) -> None:
     """g: two chats in turn, with one system prompt."""
     chats = {name: [_message("system", "g", 450)] for name in ("gx", "gy")}

@@ -106,6 +106,29 @@ class Client:
         made = {"role": "assistant", "content": message.get("content") or ""}
         return {**made, "tool_calls": calls} if calls else made
 
+    def ask_as_claude(
+        self, tag: str, messages: list[dict], says: str, system: list[dict]
+    ) -> dict[str, Any]:
+        """One turn of an Anthropic client, without thoughts; its blocks as they are sent back."""
+        script = [*self.ids(says), _CALLED if says.endswith("<tool_call|>") else _END]
+        self._tell(tag, script)
+        tools = [
+            {"name": f["name"], "description": f["description"], "input_schema": f["parameters"]}
+            for f in (tool["function"] for tool in conversations.TOOLS)
+        ]
+        body = {"system": system, "messages": messages, "tools": tools, "max_tokens": 200}
+        body |= {"model": str(self.folder), "temperature": 0.0, "thinking": {"type": "disabled"}}
+        answer = self.post("/v1/messages", body)
+        self._score(tag, script, answer["usage"]["input_tokens"])
+        kept = ("type", "text", "id", "name", "input")
+        return {
+            "content": [
+                {key: part[key] for key in kept if part.get(key) is not None}
+                for part in answer["content"]
+                if part["type"] in ("text", "tool_use")
+            ]
+        }
+
     def ask_together(self, tag: str, every: list[list[dict]]) -> None:
         """Ask everything at once; the model says what it would say."""
         self._tell(tag, None)

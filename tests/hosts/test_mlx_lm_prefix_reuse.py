@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.hosts.mlx_lm import prefixes
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from tests.hosts import conversations, reuse
 from tests.hosts.contract import PatchContract
@@ -56,3 +58,31 @@ def test_requests_at_once_process_their_system_prompt_once(tmp_path: Path) -> No
     for turn in made.turns:
         assert not turn.wrong
         assert turn.processed < 1.3 * turn.new  # rows of one step are padded to the longest
+
+
+def test_the_limits_of_the_server_hold_for_all_its_models(monkeypatch) -> None:
+    from mlx_lm.models.cache import KVCache, LRUPromptCache
+
+    def read(seed: int) -> tuple[list[int], list]:
+        ids, caches = tiny.prompt(40, seed=seed), made.make_cache()
+        made(mx.array([ids]), cache=caches)
+        return ids, caches
+
+    def other(seed: int) -> tuple[list[int], list]:
+        cache = KVCache()
+        cache.update_and_fetch(mx.zeros((1, 1, 8, 4)), mx.zeros((1, 1, 8, 4)))
+        return [*tiny.prompt(7, seed=seed), 1], [cache]
+
+    made, kept = text_model("dense"), LRUPromptCache(max_size=3)
+    prefixes.open_store(kept, "gemma")
+    for seed in range(5):
+        for model, (ids, caches) in (("gemma", read(seed)), ("other", other(seed))):
+            kept.insert_cache(model, ids, caches)
+            assert len(kept) <= 3
+            again, rest = kept.fetch_nearest_cache(model, [*ids, 5])
+            assert again is not None and rest == [5]
+    kept.trim_to(n_bytes=0)
+    assert len(kept) == kept.nbytes == 0
+    monkeypatch.setenv("MLX_GEMMA4_PATCHES_PREFIX_BYTES", "1KB")
+    kept.insert_cache("gemma", *read(9))
+    assert kept.nbytes <= 1000

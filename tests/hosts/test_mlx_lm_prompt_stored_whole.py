@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from mlx_gemma4_patches.patches.mlx_lm.prompt_stored_whole import answer_to_a_stored_prompt
 from tests.hosts import tokenizer
-from tests.hosts.contract import PatchContract, patched
+from tests.hosts.contract import PatchContract, patched, stock
 from tests.hosts.server import serve
 
 pytest.importorskip("mlx_lm.models.gemma4", reason="mlx-lm 0.31.1 has no Gemma 4")
@@ -33,6 +34,11 @@ def _stored(length: int) -> tuple[Any, list[int]]:
 
 class TestPromptStoredWhole(PatchContract):
     id = ID
+
+    @pytest.fixture(autouse=True)
+    def _nothing_else_leaves_a_token(self) -> Iterator[None]:
+        with stock("mlx_lm.prefix_reuse"):
+            yield
 
     def untouched(self) -> Any:
         """What the prompt cache gives to others, a whole prompt too."""

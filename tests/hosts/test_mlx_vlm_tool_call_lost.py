@@ -234,11 +234,14 @@ def test_the_function_of_old_streams_is_what_it_was_for_all_but_the_server():
 
 
 def test_tokens_of_any_kind_pass():
-    tokens = [SimpleNamespace(text="a"), SimpleNamespace(text="b", finish_reason="stop")]
+    reasons = {"a": None, "b": "stop"}
+    tokens = [SimpleNamespace(text=text, finish_reason=reasons[text]) for text in reasons]
+    tokens.append(SimpleNamespace(text="c"))  # of another make
     generate = last_token.telling(lambda self: ("context", iter(tokens)))
-    _, passed = generate(None)
+    _, (*passed, other) = generate(None)
     streams = []
-    for token in passed:
-        assert token.text in "ab"
+    for token, text in zip(passed, reasons, strict=True):
+        assert (token.text, token.finish_reason) == (text, reasons[text])
         streams.append((last_token.take(), last_token.take()))
     assert streams == [(streams[0][0], None)] * 2 and streams[0][0].is_at_last
+    assert other is tokens[-1]

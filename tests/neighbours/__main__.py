@@ -189,7 +189,7 @@ def _states(process: subprocess.Popen, file: Path) -> str:
     patches = status.get("patches", [])
     counts = ", ".join(f"{n} {state}" for state, n in Counter(p["state"] for p in patches).items())
     odd = [f"{p['id']}: {p['reason']}" for p in patches if p["state"] in ("failed", "overwritten")]
-    return "; ".join([counts, *odd, *status.get("problems", [])])
+    return "; ".join([counts or status["activation"], *odd, *status.get("problems", [])])
 
 
 def _words(stock: dict[str, str | None], patched: dict[str, str | None]) -> tuple[str, str]:

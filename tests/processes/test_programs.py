@@ -45,6 +45,29 @@ def test_gevent(environment, first):
     assert environment.run(code, "-W", "ignore") == " ".join(8 * ["patched"])
 
 
+def test_autoreload_of_ipython(environment, tmp_path):
+    code = f"""
+        import os, sys, time
+        from IPython.core.interactiveshell import InteractiveShell
+
+        shell = InteractiveShell.instance()
+        shell.run_line_magic("load_ext", "autoreload")
+        shell.run_line_magic("autoreload", "2")
+        shell.run_cell({SHOW!r})
+        shell.run_cell("answer = Answer()")
+        file = sys.modules["mlx_lm.fake"].__file__
+        text = open(file).read()
+        open(file, "w").write(text + "changed = True\\n")
+        os.utime(file, (time.time() + 10, time.time() + 10))
+        shell.run_cell("import mlx_lm.fake; print(mlx_lm.fake.changed)")
+        shell.run_cell({SHOW!r})
+        shell.run_cell("print(answer.text())")
+        open(file, "w").write(text)
+    """
+    shown = environment.run(code, IPYTHONDIR=str(tmp_path), HOME=str(tmp_path))
+    assert shown.split() == ["patched", "True", "patched", "patched"]
+
+
 def test_coverage(environment, tmp_path):
     program = write(tmp_path / "program.py", SHOW)
     file = {"COVERAGE_FILE": str(tmp_path / "data")}

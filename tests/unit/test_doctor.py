@@ -188,6 +188,21 @@ def test_explain_names_what_comes_close(capsys):
     assert "did you mean mlx_lm.cache_offset" in capsys.readouterr().err
 
 
+def test_without_mlx_a_checkpoint_is_said_not_to_be_examined(fake_host, tmp_path):
+    (tmp_path / "mlx.py").write_text("raise ImportError('there is no mlx here')\n")
+    (tmp_path / "model").mkdir()
+    found = examine(tmp_path, "doctor", "--model", str(tmp_path / "model"))
+    assert found["problems"][0].startswith("the checkpoint was not examined, which needs mlx")
+
+
+def test_a_damaged_checkpoint_is_no_traceback_of_the_command(fake_host, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{" * 100_000)
+    found = examine(tmp_path, "doctor", "--model", str(tmp_path / "model"))
+    assert found["problems"] == []
+    assert found["model"]["findings"][0]["level"] == "problem"
+
+
 def test_explain_needs_no_host(tmp_path):
     (tmp_path / "mlx.py").write_text("raise ImportError('there is no mlx here')\n")
     done = subprocess.run(

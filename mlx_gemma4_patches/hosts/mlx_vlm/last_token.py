@@ -59,7 +59,8 @@ class _Tokens:
         return self
 
     def __next__(self) -> Any:
-        return _Token(next(self._tokens), self._stream)
+        token = next(self._tokens)
+        return _Token(token, self._stream) if hasattr(token, "finish_reason") else token
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokens, name)
@@ -75,6 +76,6 @@ class _Token:
 
     @property
     def text(self) -> str:
-        self._stream.is_at_last = bool(getattr(self._token, "finish_reason", None))
+        self._stream.is_at_last = bool(self._token.finish_reason)
         _AT_HAND.set(self._stream)
         return self._token.text

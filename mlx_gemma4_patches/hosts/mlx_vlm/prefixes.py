@@ -66,7 +66,8 @@ class Prefixes:
         ours = limit()
         if ours is None:
             return automatic() if hosts is None else hosts
-        return ours if hosts is None else min(ours, hosts)
+        # the host's own automatic figure is no wish of the user's
+        return ours if hosts in (None, automatic()) else min(ours, hosts)
 
 
 class Text:

@@ -15,11 +15,12 @@ server's own limits and ``MLX_GEMMA4_PATCHES_PREFIX_BYTES``. They are taken out 
 each step of the prefill, which is split nowhere for it. It can be deleted when mlx-lm keeps such
 places.
 
-Upstream: ml-explore/mlx-lm#980, #1042 (related).
+Upstream: ml-explore/mlx-lm#980 (open), #1437, #1596 (closed without a merge).
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,8 @@ def apply(surgery: Surgery) -> None:
     surgery.wrap(f"{_BATCH}.insert_segments", _noting)
     surgery.wrap(f"{_BATCH}._next", _following)
     surgery.wrap(f"{_CACHE}.fetch_nearest_cache", _fetch)
-    surgery.wrap(f"{_CACHE}.insert_cache", _insert)
+    trim_others = surgery.resolve(f"{_CACHE}.trim_to")
+    surgery.wrap(f"{_CACHE}.insert_cache", functools.partial(_insert, trim_others))
     surgery.wrap(f"{_CACHE}.trim_to", _trim)
     surgery.wrap(f"{_CACHE}.__len__", _count)
     surgery.wrap_property(f"{_CACHE}.nbytes", fget=_nbytes)
@@ -218,13 +220,17 @@ def _fetch(original):
     return fetch_nearest_cache
 
 
-def _insert(original):
+def _insert(trim_others, original):
+    """What the model at work keeps has room before what others have left."""
+
     def insert_cache(self, model, tokens, prompt_cache, **how):
         store = prefixes.store_of(self)
-        if not prefixes.serves(self, model):
-            original(self, model, tokens, prompt_cache, **how)
-        else:
+        if prefixes.serves(self, model):
             store.add(model, tokens, prompt_cache)
+            room = max(0, self.max_size - len(store)), max(0, self.max_bytes - store.nbytes)
+            trim_others(self, n_sequences=room[0], n_bytes=room[1])
+        else:
+            original(self, model, tokens, prompt_cache, **how)
         if store is not None:
             store.trim(self.max_size - len(self._lru), self.max_bytes - self._n_bytes)
             prefixes.bound(store)

@@ -47,6 +47,7 @@ _MODEL_KEY = "text"
 def probe() -> Finding:
     from vllm_mlx.models.mllm import MLXMultimodalLM
 
+    importlib.import_module("vllm_mlx.text_model_from_vlm")  # the patch waits for it
     engine = MLXMultimodalLM("a path")
     engine.model, engine._loaded = model("dense"), True
     engine.load()
