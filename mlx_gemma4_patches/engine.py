@@ -76,8 +76,6 @@ class Engine:
         host = spec.name.partition(".")[0]
         if host not in HOSTS:
             return
-        if host != spec.name:  # a finder in front of ours has found the package
-            spec = sys.modules[host].__spec__
         announced = self._of_thread.__dict__.setdefault("announced", set())
         if host in announced:  # its body would run twice
             raise ImportError(f"{host} is imported by a patch that {host} waits for")
@@ -85,7 +83,9 @@ class Engine:
             return
         announced.add(host)
         try:
-            self._guarded(host, self.host_seen, host, _folder(spec))
+            # a submodule, where a finder in front of ours has found the package
+            own = spec if host == spec.name else sys.modules[host].__spec__
+            self._guarded(host, self.host_seen, host, _folder(own))
         finally:
             announced.discard(host)
 

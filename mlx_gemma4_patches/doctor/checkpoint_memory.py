@@ -71,7 +71,7 @@ def _kv_cache(text: Mapping[str, Any], context: int) -> dict[str, int]:
 
 
 def _whole(text: Mapping[str, Any], name: str, default: int) -> int:
-    value = text.get(name)
+    value: Any = text.get(name)
     return value if is_size(value) else default
 
 

@@ -79,9 +79,9 @@ def _find(folder: Folder) -> tuple[str, str]:
     if text := folder.text("chat_template.jinja"):
         return text, "chat_template.jinja"
     for name in ("chat_template.json", "tokenizer_config.json"):
-        text = folder.json(name).get("chat_template")
-        if isinstance(text, str) and text:
-            return text, name
+        named = folder.json(name).get("chat_template")
+        if isinstance(named, str) and named:
+            return named, name
     return "", ""
 
 

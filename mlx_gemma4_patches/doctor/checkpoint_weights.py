@@ -71,7 +71,7 @@ def look(folder: Folder, context: int, device: Mapping[str, Any]) -> dict[str, A
 
 def _is_plausible(folder: Folder, text: Mapping[str, Any]) -> bool:
     wrong = [name for name in _SIZES if not is_size(text.get(name))]
-    layers = text.get("num_hidden_layers")
+    layers: Any = text.get("num_hidden_layers")
     if wrong or layers > _MOST_LAYERS:
         named = wrong or ["num_hidden_layers"]
         values = ", ".join(f"{name} is {text.get(name)!r:.40}" for name in named)
@@ -258,7 +258,7 @@ def _quantization(folder: Folder, stored: Mapping[str, str]) -> None:
 
 
 def _dtypes(folder: Folder) -> None:
-    taken = Counter()
+    taken: Counter[str] = Counter()
     for tensor in folder.tensors.values():
         taken[tensor.dtype] += tensor.bytes
     total = sum(taken.values()) or 1

@@ -5,6 +5,7 @@ Sources: the config.json of google/gemma-4-E2B-it, -E4B-it, -12B-it, -26B-A4B-it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _PATTERN = {"e2b": 5}  # every how manieth layer attends to all tokens; 6 in the others
@@ -91,7 +92,7 @@ def text_config(name: str) -> dict[str, Any]:
     }
 
 
-def name_of(text: dict[str, Any]) -> str | None:
+def name_of(text: Mapping[str, Any]) -> str | None:
     """The published size that ``text``, the settings of a text model, is of."""
     keys = ("hidden_size", "num_hidden_layers")
     return next((n for n, s in _SIZES.items() if all(s[k] == text.get(k) for k in keys)), None)
