@@ -15,7 +15,9 @@ from mlx_gemma4_patches.gemma4 import tiny
 from tests.hosts.contract import unpatched
 
 FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
-HOSTS = [host for host in ("mlx_lm", "mlx_vlm") if find_spec(f"{host}.models.gemma4")]
+HOSTS = [
+    host for host in ("mlx_lm", "mlx_vlm") if find_spec(host) and find_spec(f"{host}.models.gemma4")
+]
 
 
 def _changed(file: Path, change: Callable[[dict[str, Any]], Any]) -> bytes:

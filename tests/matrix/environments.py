@@ -81,12 +81,13 @@ def base(name: str) -> Path:
     folder = CACHE / f"base-{name}-{sys.version_info.major}.{sys.version_info.minor}"
     python = folder / "bin" / "python"
     complete = folder / "complete"
-    if not complete.is_file():
+    needs = "\n".join([*BASES[name], *NEEDS, *NEEDS_ALONE])
+    if not complete.is_file() or complete.read_text() != needs:
         say(f"making the {name} base environment: mlx, transformers, what the hosts need (minutes)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         _pip(python, "install", *BASES[name], *NEEDS)
         _pip(python, "install", "--no-deps", *NEEDS_ALONE)
-        complete.touch()
+        complete.write_text(needs)
     say(f"installing this checkout into the {name} base environment")
     checkout = f"{ROOT}[test]"
     try:  # all it needs is there, as a rule: no index is asked
