@@ -244,4 +244,6 @@ def _why_fine(situation: Situation, release: str) -> str:
             return f"the fault is only there beside {' and '.join(others)}"
     if row.fixed_in:
         return f"fixed upstream in {row.fixed_in}"
+    if row.kind == "add":
+        return f"it is not made for {row.distribution} {release}"
     return f"{row.distribution} {release} was measured and does not have this fault"

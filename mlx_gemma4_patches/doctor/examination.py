@@ -155,7 +155,10 @@ def _judge(
 ) -> dict[str, Any]:
     before, after = stock.get(patch["id"]), patched.get(patch["id"])
     row = known.rows.get(patch["id"])
-    verdict = _verdict(State(patch["state"]), before, after, bool(row and row.opt_in), with_probes)
+    state = State(patch["state"])
+    verdict = _verdict(state, before, after, bool(row and row.opt_in), with_probes)
+    if row and row.kind == "add" and state is State.NOT_NEEDED and verdict == "fault_left":
+        verdict = "not_needed"  # nothing is wrong where a capability is not offered
     return {**patch, "stock": before, "patched": after, "verdict": verdict}
 
 

@@ -113,6 +113,8 @@ class PatchContract:
         probe = load(self.id).probe
         with patched(self.id):
             if record(self.id).state is State.NOT_NEEDED:
+                if matrix.load().rows[self.id].kind == "add":
+                    pytest.skip("a capability that this release is not offered")
                 try:
                     assert not probe().faulty
                 except NotApplicable as reason:

@@ -11,7 +11,7 @@ import pytest
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from tests.hosts import conversations, reuse
-from tests.hosts.contract import PatchContract
+from tests.hosts.contract import PatchContract, skip_unless_needed
 
 pytest.importorskip("vllm_mlx")
 
@@ -31,8 +31,15 @@ class TestPrefixReuseUnbatched(PatchContract):
     untouched = TestPrefixReuse.untouched
 
 
-@pytest.mark.parametrize("route", ["vllm_mlx", "vllm_mlx batched"])
-def test_a_turn_processes_what_is_new_in_it(route, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("route", "patch_id"),
+    [
+        ("vllm_mlx", "vllm_mlx.prefix_reuse_unbatched"),
+        ("vllm_mlx batched", "vllm_mlx.prefix_reuse"),
+    ],
+)
+def test_a_turn_processes_what_is_new_in_it(route, patch_id, tmp_path: Path) -> None:
+    skip_unless_needed(patch_id)
     with reuse.client(reuse.ROUTES[route], tmp_path / "model") as made:
         conversations.chat(made.ask)
         conversations.tools(made.ask, "c", thinking=True)
