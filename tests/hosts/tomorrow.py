@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -81,8 +80,8 @@ class TestTomorrow:
     def folder(self, tmp_path: Path) -> Path:
         """The host again, of a later version; its files are links."""
         found = metadata.distribution(distribution_of(self.host))
-        parts = re.findall(r"\d+", found.version)
-        self.version = ".".join([*parts[:-1], str(int(parts[-1]) + 1)])
+        # later than this one, and none that was measured whichever is installed
+        self.version = f"{found.version}.post1"
         source = Path(str(found.locate_file(self.host)))
         shutil.copytree(
             source,
@@ -152,8 +151,9 @@ class TestTomorrow:
 
     def test_with_the_code_of_today_it_is_treated_as_todays(self, folder):
         status, said = self.status(folder)
-        assert by_id(status) == by_id(self.status()[0])
-        assert said == ""
+        today, said_today = self.status()
+        assert by_id(status) == by_id(today)
+        assert said == said_today
         for patch in status["patches"]:  # nobody has measured it
             assert f"{self.version} was measured" not in patch["reason"]
 
@@ -165,7 +165,8 @@ class TestTomorrow:
         changed = {name for name in today if states[name] != today[name]}
         assert changed == theirs
         assert {states[name] for name in theirs} == {State.FINGERPRINT_MISMATCH.value}
-        (message,) = said.splitlines()
+        # a patch that is off may leave others to be replaced by the host, which is said too
+        (message,) = [line for line in said.splitlines() if "patches are off" in line]
         release = f"{distribution_of(self.host)} {self.version}"
         assert f"{len(theirs)} of" in message
         assert f"patches are off on {release}" in message
