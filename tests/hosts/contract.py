@@ -97,6 +97,11 @@ def equal(left: Any, right: Any) -> bool:
     return left == right
 
 
+def _contents(owner: Any) -> Any:
+    """What a module, a class or a dictionary holds by name."""
+    return owner if isinstance(owner, dict) else vars(owner)
+
+
 class PatchContract:
     id: str
 
@@ -141,11 +146,12 @@ class PatchContract:
         skip_unless_needed(self.id)
         surgery = record(self.id).surgery
         places = surgery.changed_names()
-        ours = [vars(owner)[name] for owner, name in places]
+        ours = [_contents(owner)[name] for owner, name in places]
         with stock(self.id):
             for (owner, name), value in zip(places, ours, strict=True):
                 # None is a value too
-                assert name not in vars(owner) or vars(owner)[name] is not value
+                found = _contents(owner)
+                assert name not in found or found[name] is not value
         assert record(self.id).state is State.APPLIED
 
     def test_a_wrapper_takes_every_call_that_the_original_takes(self) -> None:
