@@ -12,7 +12,6 @@ before 0.6.7 are no longer supported.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import config, media
+from ...hosts.mlx_vlm.first_part import seen_until_first
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -78,15 +78,8 @@ def _stream_generate(original):
         return noted(model, *args, **kwargs)
 
     def noted(model, *args, **kwargs):
-        with contextlib.closing(original(model, *args, **kwargs)) as parts:
-            before = _current.set(_Prompt(kwargs))
-            try:
-                first = next(parts, None)  # before it comes, the host makes its key
-            finally:
-                _current.reset(before)
-            if first is not None:
-                yield first
-                yield from parts
+        prompt = _Prompt(kwargs)
+        yield from seen_until_first(_current, prompt, original(model, *args, **kwargs))
 
     return stream_generate
 

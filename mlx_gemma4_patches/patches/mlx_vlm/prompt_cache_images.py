@@ -15,7 +15,6 @@ deleted when the state knows its images.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from contextvars import ContextVar
 from dataclasses import astuple
@@ -25,6 +24,7 @@ import mlx.core as mx
 
 from ...gemma4 import config, media, tiny
 from ...gemma4.placeholders import Placeholders
+from ...hosts.mlx_vlm.first_part import seen_until_first
 from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -101,15 +101,7 @@ def _stream_generate(original):
 
     def seeing(state, model, *args, **kwargs):
         seen = kwargs["prompt_cache_state"] = _Seeing(state, model, kwargs)
-        with contextlib.closing(original(model, *args, **kwargs)) as parts:
-            before = _asked.set(seen)
-            try:
-                first = next(parts, None)  # before it comes, the host prepares its inputs
-            finally:
-                _asked.reset(before)
-            if first is not None:
-                yield first
-                yield from parts
+        yield from seen_until_first(_asked, seen, original(model, *args, **kwargs))
 
     return stream_generate
 
