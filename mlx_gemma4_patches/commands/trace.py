@@ -11,14 +11,16 @@ from typing import Any
 from rich.text import Text
 
 from ..patch import distribution_of
+from . import trace_model
 from .screen import ERR, OUT, columns, paragraph, print_json, record, show_error
 
+PROMPT = "The capital of France is Paris. The capital of Italy is"
 _MODES = ("stock", "patched")
 _WHAT = (
     "An error is the root mean square of the difference from transformers over that of the tensor "
     "itself. The limit is twice the error that transformers has in the same dtype, measured "
-    "against itself in float64. Violations are values that are off by uzu's rule, of how many it "
-    "allows; in bfloat16 it finds some in transformers too."
+    "against itself in float64. Under uzu stands how many values are off by uzu's rule, and how "
+    "many may be; in bfloat16 that rule finds too many in transformers itself."
 )
 
 
@@ -31,11 +33,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         "the hosts call, and compare every tensor on the way with stored numbers of transformers: "
         "embeddings, per-layer inputs, attention, MLP, experts and result of each layer, shared "
         "keys and values, features of media, logits. Says where the first one leaves its limit, "
-        "without the patches and with them. " + _WHAT,
+        "without the patches and with them. With --model, a conversion of yours reads a prompt of "
+        "yours beside the original in transformers: of the original, one layer is in memory at a "
+        "time. " + _WHAT,
         epilog="Examples: `mlx-gemma4-patches trace` takes a minute. `mlx-gemma4-patches trace "
         "mlx_vlm dense image -v` shows each tensor of one case. `mlx-gemma4-patches trace --plot "
-        "errors.png` draws them. Exit codes: 0 all within the limits with the patches, 1 something "
-        "is not, 2 usage.",
+        "errors.png` draws them. `mlx-gemma4-patches trace --model gemma-4-31b-it-4bit --reference "
+        "google/gemma-4-31B-it` says where your 4-bit loses what. Exit codes: 0 all within the "
+        "limits with the patches (a quantized model may leave them), 1 something is not, 2 usage.",
     )
     parser.add_argument(
         "words",
@@ -44,6 +49,20 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="leave out the rest: a host (mlx_lm, mlx_vlm), a model (e2b, moe, dense, 12b), a way "
         "of reading (text, chunked, batched, cached, image, sound), a dtype (float32, bfloat16)",
     )
+    parser.add_argument(
+        "--model", metavar="PATH", help="a model folder, or a name in the local Hugging Face cache"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="PATH",
+        help="with --model: the original, likewise; the model itself if left out",
+    )
+    parser.add_argument(
+        "--prompt",
+        default=PROMPT,
+        metavar="TEXT",
+        help="with --model: what is read (default: %(default)r)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show each tensor")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the errors")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
@@ -51,6 +70,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.model is not None:
+        return trace_model.run(options)
+    if options.reference is not None:
+        show_error("--reference is the original of a --model")
+        return 2
     try:
         from .. import trace
     except ImportError as error:
@@ -153,7 +177,7 @@ def _print_tensors(row: dict[str, Any]) -> None:
     from ..trace import verdict
 
     paragraph("", label=_name(row))
-    table = columns("tensor", "limit", *_MODES, *(f"violations, {mode}" for mode in _MODES))
+    table = columns("tensor", "limit", *_MODES, *(f"uzu, {mode}" for mode in _MODES))
     for name in _tensors(row):
         found = [row[mode].get("tensors", {}).get(name) for mode in _MODES]
         limit = next(tensor["limit"] for tensor in found if tensor)
@@ -163,7 +187,7 @@ def _print_tensors(row: dict[str, Any]) -> None:
             else Text("-")
             for tensor in found
         )
-        counts = (f"{t['violations']} of {t['allowed']}" if t else "-" for t in found)
+        counts = (f"{t['violations']}, {t['allowed']} allowed" if t else "-" for t in found)
         table.add_row(name, f"{limit:.1e}", *errors, *counts)
     if table.row_count:
         OUT.print(table)

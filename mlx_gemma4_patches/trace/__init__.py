@@ -57,7 +57,7 @@ def choose(words: Sequence[str]) -> tuple[list[str], list[cases.Case], list[str]
 
 
 def run(
-    told: Callable[[str], None],
+    say: Callable[[str], None],
     hosts: Sequence[str],
     wanted: Sequence[cases.Case],
     dtypes: Sequence[str] = reading.DTYPES,
@@ -65,7 +65,7 @@ def run(
     """Trace cases of the installed hosts.
 
     Args:
-        told: called with what is read next.
+        say: called with what is read next.
         hosts: names of packages.
         wanted: cases; a host leaves out what it does not have.
 
@@ -76,14 +76,14 @@ def run(
     for host in hosts:
         todo = [case for case in wanted if case in cases.of_host(host)]
         tasks = [(*case, dtype) for case in todo for dtype in dtypes]
-        seen = {mode: _read(host, mode, tasks, told) for mode in MODES}
+        seen = {mode: _read(host, mode, tasks, say) for mode in MODES}
         for task in tasks:
             about = dict(zip(("host", "shape", "way", "dtype"), (host, *task), strict=True))
             yield about | {mode: seen[mode][task] for mode in MODES}
 
 
 def _read(
-    host: str, mode: str, tasks: Sequence[Task], told: Callable[[str], None]
+    host: str, mode: str, tasks: Sequence[Task], say: Callable[[str], None]
 ) -> dict[Task, dict[str, Any]]:
     """What came of each task, from as many children as it takes."""
     # tf32 would round float32 to 10 bits on some devices
@@ -96,7 +96,7 @@ def _read(
             for kind, *message in messages(command, environ, threading.Event()):
                 task = (message[0], message[1], message[2])
                 if kind == "begin":
-                    told(f"{host.replace('_', '-')}, {', '.join(task)} ({mode})")
+                    say(f"{host.replace('_', '-')}, {', '.join(task)} ({mode})")
                 else:
                     found[task] = message[3]
         except Ended as how:

@@ -107,7 +107,7 @@ def _numpy(value: mx.array) -> np.ndarray:
 
 def tap(model: Any) -> Recorder:
     """Record what a host's Gemma 4, which has a ``language_model``, computes from now on."""
-    text = model.language_model
+    text = getattr(model, "language_model", model)  # a text model alone is its own
     inner = text.model
     recorder = Recorder(inner.embed_tokens.weight)
     _tap(text, after=lambda out, *_: recorder.add("logits", getattr(out, "logits", out)))

@@ -11,9 +11,9 @@ pytest.importorskip("mlx_lm.models.gemma4", reason="no Gemma 4 in this mlx-lm")
 
 
 def test_every_tensor_is_within_its_limit():
-    told = []
-    rows = list(trace.run(told.append, ["mlx_lm"], cases.of_host("mlx_lm"), ["float32"]))
-    assert len(rows) == 12 and len(told) == 24
+    said = []
+    rows = list(trace.run(said.append, ["mlx_lm"], cases.of_host("mlx_lm"), ["float32"]))
+    assert len(rows) == 12 and len(said) == 24
     for row in rows:
         seen = row["patched"]
         assert trace.verdict.is_right(seen), (row["shape"], row["way"], trace.verdict.words(seen))

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_gemma4_patches import __main__ as command_line
 from mlx_gemma4_patches import trace
-from mlx_gemma4_patches.trace import cases, limits, mlx_lm, taps, verdict
+from mlx_gemma4_patches.trace import cases, checkpoint, limits, mlx_lm, taps, verdict
 
 CASE = cases.Case("dense", "text")
 
@@ -141,6 +141,26 @@ def test_words_that_leave_nothing_are_an_error_of_one_line(words, capsys):
 def test_a_picture_that_cannot_be_written_is_known_at_once(capsys, tmp_path):
     assert command_line.main(["trace", "--plot", str(tmp_path / "none" / "a.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--reference", "here"],
+        ["--model", "no/such-model"],
+        ["--model", ".", "--reference", "no/such-model"],
+        ["--model", ".", "dense"],
+        ["--model", "."],
+    ],
+)
+def test_a_model_that_cannot_be_traced_is_an_error_of_one_line(words, capsys, monkeypatch):
+    there = checkpoint.find_spec
+    monkeypatch.setattr(checkpoint, "find_spec", lambda n: None if n == "torch" else there(n))
+    assert command_line.main(["trace", *words]) == 2
+    printed, said = capsys.readouterr()
+    assert (printed, said.count("\n")) == ("", 1)
+    if words == ["--model", "."]:
+        assert "pip install 'mlx-gemma4-patches[trace]'" in said
 
 
 ROW = {
