@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.hosts.mlx_vlm.drafting import drafter
+from mlx_gemma4_patches.hosts.mlx_vlm.drafting import drafter, knowing
 from mlx_gemma4_patches.hosts.vllm_mlx.drafting import answers
 from tests.hosts.contract import PatchContract, skip_unless_needed
-from tests.hosts.drafters import RIGHTNESS, scripted
+from tests.hosts.drafters import RIGHTNESS
 
 _LIMIT = 9
 
@@ -28,7 +28,7 @@ class TestMtpRollback(PatchContract):
         prompts = [tiny.prompt(n, seed) for seed, n in enumerate(lengths)]
         plain, _ = answers("dense", prompts, _LIMIT + 2, wants=False)
         texts = [prompt + answer for prompt, answer in zip(prompts, plain, strict=True)]
-        draft = scripted(drafter("dense"), texts, RIGHTNESS[rightness])
+        draft = knowing(drafter("dense"), texts, RIGHTNESS[rightness])
 
         drafted, counts = answers("dense", prompts, _LIMIT, draft)
 

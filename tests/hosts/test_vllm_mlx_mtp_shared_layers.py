@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny
-from mlx_gemma4_patches.hosts.mlx_vlm.drafting import drafter
+from mlx_gemma4_patches.hosts.mlx_vlm.drafting import drafter, knowing
 from mlx_gemma4_patches.hosts.vllm_mlx.drafting import answers
 from tests.hosts.contract import PatchContract, skip_unless_needed
-from tests.hosts.drafters import RIGHTNESS, scripted
+from tests.hosts.drafters import RIGHTNESS
 
 
 class TestMtpSharedLayers(PatchContract):
@@ -24,7 +24,7 @@ class TestMtpSharedLayers(PatchContract):
         skip_unless_needed(self.id)
         prompt = tiny.prompt(20)
         (plain,), _ = answers("e2b", [prompt], 11, wants=False)
-        draft = scripted(drafter("e2b"), [prompt + plain], RIGHTNESS[rightness])
+        draft = knowing(drafter("e2b"), [prompt + plain], RIGHTNESS[rightness])
 
         (drafted,), counts = answers("e2b", [prompt], 9, draft)
 
