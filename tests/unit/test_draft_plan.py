@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from mlx_gemma4_patches.gemma4.draft_plan import DraftPlan
+from mlx_gemma4_patches.gemma4.draft_plan import ALWAYS, DraftPlan
 
 
 def _run(plan: DraftPlan, steps: int, accepted: int, cost: float) -> list[int]:
@@ -50,3 +50,14 @@ def test_the_summary_counts_drafts_and_steps() -> None:
     plan = DraftPlan(3)
     _run(plan, 10, accepted=2, cost=1.0)
     assert str(plan) == "drafts: 30, accepted: 20, 3.00 tokens a target step"
+
+
+def test_the_user_may_want_drafts_whatever_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALWAYS, "1")
+    assert 0 not in _run(DraftPlan(3), 100, accepted=0, cost=9.0)
+
+
+def test_a_first_step_that_compiles_does_not_count() -> None:
+    plan = DraftPlan(3)
+    plan.record(plan.drafts(), 1, 500.0)
+    assert _run(plan, 100, accepted=1, cost=1.3).count(0) == 8

@@ -24,15 +24,14 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from packaging.version import Version
 
 from ...gemma4 import tiny, tiny_assistant
-from ...hosts.mlx_lm.models import is_gemma4
+from ...hosts.mlx_lm.models import is_assistant, is_gemma4
+from ...hosts.mlx_lm.prefixes import shows_prompts
 from ...hosts.mlx_lm.speculation import STEP
 from ...hosts.mlx_lm.tiny import assistant as tiny_model
 from ...hosts.mlx_lm.tiny import text_model
@@ -87,15 +86,14 @@ def _with_an_assistant(original: Callable) -> Callable:
     from ...hosts.mlx_lm.assisted import assisted_generate_step
 
     signature = inspect.signature(original)
-    shows_prompt = Version(version("mlx-lm")) >= Version("0.32.0")
 
     def speculative_generate_step(*args: Any, **kwargs: Any) -> Any:
         call = signature.bind(*args, **kwargs)
-        if getattr(call.arguments["draft_model"], "model_type", None) not in tiny_assistant.TYPES:
+        if not is_assistant(call.arguments["draft_model"]):
             return original(*args, **kwargs)
         _require_a_pair(call.arguments["model"], call.arguments["draft_model"])
         call.apply_defaults()
-        return assisted_generate_step(**call.arguments, shows_prompt=shows_prompt)
+        return assisted_generate_step(**call.arguments, shows_prompt=shows_prompts())
 
     return speculative_generate_step
 
@@ -140,7 +138,7 @@ def _is_bare_assistant(folder: Path) -> bool:
 
 PATCH = Patch(
     id="mlx_lm.assistant",
-    targets=(STEP, _TEXT, _TOKENIZER),
+    targets=(STEP, f"{_TEXT}(self)", f"{_TOKENIZER}(model_path)"),
     apply=apply,
     probe=probe,
 )
