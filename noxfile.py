@@ -140,6 +140,13 @@ def neighbours(session: nox.Session) -> None:
 
 
 @nox.session
+def trace(session: nox.Session) -> None:
+    """Checkpoints beside transformers, which needs torch; and that the stored references hold."""
+    session.install("-e", ".[hosts,test,trace]")
+    session.run("pytest", "tests/trace", *session.posargs)
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """The hosts' own tests, without our patches and with them; before a release of ours."""
     session.install("-e", ".[test]")
