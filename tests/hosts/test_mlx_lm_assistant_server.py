@@ -1,4 +1,4 @@
-"""mlx-lm's real server with an assistant: transformers' text, streams and conversations too."""
+"""mlx-lm's real server with an assistant: transformers' text, at once and one by one."""
 
 from __future__ import annotations
 

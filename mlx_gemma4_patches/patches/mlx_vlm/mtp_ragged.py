@@ -8,7 +8,8 @@ Why: the rows of a batch accept different numbers of drafts, and go on so. Keys 
 drafts that a row rejects are set to zero, and stay where the row attends to them.
 
 The fix: all rows accept as many drafts as the one that accepts fewest, which the host can do for
-other drafters, and does for these from 0.7.0 on. It can be deleted when no supported release is
+other drafters, and does for these from 0.7.0 on. The server of 0.5.0 has a loop of its own, which
+stays as it is. It can be deleted when no supported release is
 older.
 
 Upstream: mlx-vlm 0.7.0 (``requires_uniform_batch_acceptance`` of its Gemma 4).
