@@ -252,8 +252,9 @@ def _of_model(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{sizes['kv_cache_4_bits']}; each prefix snapshot {sizes['snapshot']} more",
         )
     if stops := model.get("stop_tokens"):
-        said = (f"{s} {v}" for s, v in stops.items() if "." in s or s == "text_config")
-        yield "stop tokens", f"{stops['united']}, of {'; '.join(said)}"
+        sources = {s: v for s, v in stops.items() if "." in s or s == "text_config"}
+        said = (f"{s} {'names none' if v is None else v}" for s, v in sources.items())
+        yield "stop tokens", f"together {stops['united']}: {'; '.join(said)}"
 
 
 def _records(found: dict[str, Any], verbose: bool) -> Iterator[tuple[Any, ...]]:
