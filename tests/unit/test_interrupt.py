@@ -55,6 +55,8 @@ def start(folder, command: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # the group is the one that a terminal would tell
+        # whoever runs the tests in the background has them ignore the key
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
