@@ -45,19 +45,19 @@ def messages(
     """Run ``command`` and yield what it tells, until it ends by itself.
 
     Raises:
-        Ended: it failed, or told nothing for ``time_limit`` seconds.
+        Ended: it failed, or said nothing for ``time_limit`` seconds.
         Stopped: ``stop`` is set.
     """
     with _errors() as errors, _child(command, environ, errors) as child:
-        told = time.monotonic()
+        heard = time.monotonic()
         for line in _lines(child):
             _, mark, message = line.partition(_MARK)
             if mark:
                 yield json.loads(message)
-                told = time.monotonic()
+                heard = time.monotonic()
             elif stop.is_set():
                 raise Stopped
-            elif time.monotonic() - told > time_limit:
+            elif time.monotonic() - heard > time_limit:
                 raise Ended(f"the process made no progress for {time_limit:g} s")
         try:
             child.wait(time_limit)

@@ -19,7 +19,7 @@ REQUESTS = (1, 8)
 
 def run(
     size: str,
-    told: Callable[[str], None],
+    say: Callable[[str], None],
     model: str | None = None,
     bits: int | None = None,
     requests: Sequence[int] = REQUESTS,
@@ -29,7 +29,7 @@ def run(
     Args:
         size: ``tiny`` runs on any CPU, everything else with it; of the sizes of ``gemma4.sizes``
             generation alone is measured, with random weights.
-        told: called with what is measured next.
+        say: called with what is measured next.
         model: the folder of a checkpoint, for generation alone.
         bits: quantize random weights to so many.
         requests: how many at once.
@@ -43,16 +43,16 @@ def run(
     """
     has_mlx_lm, has_mlx_vlm = (importlib.util.find_spec(h) for h in ("mlx_lm", "mlx_vlm"))
     if size == "tiny" and not model:
-        told("start-up")
+        say("start-up")
         yield from starting.start_up()
         activate()
         if has_mlx_lm:
             yield starting.import_host()
-            told("host overhead")
+            say("host overhead")
             yield from overhead.run()
-            told("what single patches change")
+            say("what single patches change")
             yield from mlx_lm.run()
         if has_mlx_vlm:
             yield from mlx_vlm.run()
     for task in generation.tasks(size, model, bits, requests):
-        yield from generation.compare(task, told)
+        yield from generation.compare(task, say)

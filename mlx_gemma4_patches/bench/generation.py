@@ -48,13 +48,13 @@ class Task(NamedTuple):
         return f"{self.host.replace('_', '-')}, {what or self.size + bits}, {many}"
 
 
-def compare(task: Task, told: Callable[[str], None], rounds: int = ROUNDS) -> Iterator[dict]:
+def compare(task: Task, say: Callable[[str], None], rounds: int = ROUNDS) -> Iterator[dict]:
     """The rows of one task; a row with ``error`` where a process failed."""
     seen: dict[str, list[list[float]]] = defaultdict(lambda: [[], [], []])
     for number in range(rounds):
         order = [(0, "stock"), (1, "patched"), (2, "stock")]
         for place, mode in order[::-1] if number % 2 else order:
-            told(f"{task.name}: {mode}, round {number + 1} of {rounds}")
+            say(f"{task.name}: {mode}, round {number + 1} of {rounds}")
             try:
                 figures = _run(task, mode)
             except Ended as how:

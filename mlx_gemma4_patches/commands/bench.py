@@ -54,9 +54,8 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     try:
         with ERR.status("measuring start-up") as progress:
-            told = progress.update
             folder = model and str(model)
-            for row in bench.run(options.size, told, folder, options.bits):
+            for row in bench.run(options.size, progress.update, folder, options.bits):
                 rows.append(row)
     except (ImportError, RuntimeError, Ended) as error:
         show_error(error)

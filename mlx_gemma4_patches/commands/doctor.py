@@ -143,23 +143,23 @@ def _attention(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What the user should know first: a word, a style, a text."""
     for text in found["problems"]:
         yield "problem", "bold red", text
-    untold = len(found["patches"]) - len(_in_order(found))
-    if untold:
-        yield "hence", "bold red", f"{_count(untold, 'patch', 'patches')} could not be probed"
+    unprobed = len(found["patches"]) - len(_in_order(found))
+    if unprobed:
+        yield "hence", "bold red", f"{_count(unprobed, 'patch', 'patches')} could not be probed"
     for text in found["conflicts"]:
         yield "conflict", "bold yellow", text
     for text in found["advice"]:
         yield "advice", "bold yellow", text
 
 
-def _is_told_by_its_host(patch: dict[str, Any], found: dict[str, Any]) -> bool:
+def _fails_with_its_host(patch: dict[str, Any], found: dict[str, Any]) -> bool:
     """Whether the probe failed since its host cannot be imported, which is said once."""
     return patch["verdict"] == "error" and patch["id"].partition(".")[0] in found["unimportable"]
 
 
 def _in_order(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The patches, those that are not right first, without what their host tells."""
-    patches = [patch for patch in found["patches"] if not _is_told_by_its_host(patch, found)]
+    patches = [patch for patch in found["patches"] if not _fails_with_its_host(patch, found)]
     return sorted(patches, key=lambda patch: patch["verdict"] not in UNHEALTHY)
 
 
@@ -252,8 +252,9 @@ def _of_model(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{sizes['kv_cache_4_bits']}; each prefix snapshot {sizes['snapshot']} more",
         )
     if stops := model.get("stop_tokens"):
-        said = (f"{s} {v}" for s, v in stops.items() if "." in s or s == "text_config")
-        yield "stop tokens", f"{stops['united']}, of {'; '.join(said)}"
+        sources = {s: v for s, v in stops.items() if "." in s or s == "text_config"}
+        said = (f"{s} {'names none' if v is None else v}" for s, v in sources.items())
+        yield "stop tokens", f"together {stops['united']}: {'; '.join(said)}"
 
 
 def _records(found: dict[str, Any], verbose: bool) -> Iterator[tuple[Any, ...]]:

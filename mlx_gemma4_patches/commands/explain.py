@@ -28,8 +28,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     entry_points = {entry_point.name: entry_point for entry_point in registry.registered()}
     if options.id not in entry_points:
-        named = [name for name in entry_points if name.partition(".")[2] == options.id]
-        close = named or difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
+        parts = {name: name.partition(".")[2] for name in entry_points}  # without the host
+        near = difflib.get_close_matches(options.id, parts.values(), 3, cutoff=0.7)
+        close = [name for name, part in parts.items() if part == options.id]
+        close = close or difflib.get_close_matches(options.id, entry_points, 3, cutoff=0.7)
+        close = close or [name for name, part in parts.items() if part in near[:1]]
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         show_error(f"no patch is called {options.id!r}; {hint}`list` shows all")
         return 2

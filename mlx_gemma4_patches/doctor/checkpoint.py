@@ -92,7 +92,7 @@ def load(host: str, path: str) -> str | None:
         try:
             importlib.import_module(_LOADERS[host]).load_model(Path(temporary), lazy=True)
         except Exception as error:
-            line = f"{type(error).__name__}: {in_one_line(error)}".replace(temporary, "...")
+            line = in_one_line(error).replace(temporary, "...")
             return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
     return None
 

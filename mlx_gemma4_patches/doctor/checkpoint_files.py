@@ -260,6 +260,8 @@ def why(error: Exception) -> str:
     """An error without the path in it."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no valid JSON: {error}"
     return str(error) if isinstance(error, Unreadable) else in_one_line(error)
 
 

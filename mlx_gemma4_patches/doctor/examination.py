@@ -34,7 +34,7 @@ UNHEALTHY = {
 
 def examine(
     with_probes: bool,
-    told: probes.Told,
+    say: probes.Say,
     programs: Sequence[str] = (),
     model: Path | None = None,
     context: int = CONTEXT,
@@ -43,7 +43,7 @@ def examine(
 
     Args:
         with_probes: run every probe live; otherwise the hosts are imported and nothing is proved.
-        told: see ``probes.run``.
+        say: see ``probes.run``.
         programs: modules to import first, such as a server that embeds a host.
         model: the folder of a checkpoint.
         context: tokens of the conversation whose KV cache is counted.
@@ -62,7 +62,7 @@ def examine(
     ids = [e.name for e in registry.registered() if e.name.partition(".")[0] in hosts]
     checkpoint, loads, unexamined = None, [], []
     if model is not None:
-        told("patched", "reading the checkpoint")
+        say("patched", "reading the checkpoint")
         try:
             from . import checkpoint as checkpoints
         except ImportError as error:
@@ -71,7 +71,7 @@ def examine(
             checkpoint = checkpoints.examine(model, context)
             able = checkpoints.loaders(hosts) if checkpoint["sound"] else []
             loads = [(host, str(model)) for host in able]
-    runs = probes.run(hosts, ids if with_probes else [], told, programs, loads=loads)
+    runs = probes.run(hosts, ids if with_probes else [], say, programs, loads=loads)
     if checkpoint is not None:
         checkpoints.judge_loading(checkpoint, {mode: run["loads"] for mode, run in runs.items()})
     status = runs["patched"]["status"]

@@ -24,13 +24,13 @@ from ..patch import NotApplicable, State
 from ..settings import PREFIX
 from ..targets import module_of
 
-Told = Callable[[str, str], None]
+Say = Callable[[str, str], None]
 
 
 def run(
     hosts: Sequence[str],
     ids: Sequence[str],
-    told: Told,
+    say: Say,
     programs: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
     trial: proofs.Proofs | None = None,
@@ -41,7 +41,7 @@ def run(
 
     Args:
         ids: of patches, whose probes are run, and names of ``harm.CHECKS``.
-        told: called with ``("stock" | "patched", what)`` before each step, from two threads.
+        say: called with ``("stock" | "patched", what)`` before each step, from two threads.
         programs: modules to import before the hosts.
         time_limit: seconds that one step may take.
         trial: what the patched process takes for proved on this machine, instead of the file.
@@ -59,7 +59,7 @@ def run(
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         try:
             jobs = {
-                mode: pool.submit(_run, mode, task, ids, told, time_limit, loads, stop)
+                mode: pool.submit(_run, mode, task, ids, say, time_limit, loads, stop)
                 for mode in modes
             }
             return {mode: job.result() for mode, job in jobs.items()}
@@ -71,7 +71,7 @@ def _run(
     mode: str,
     task: list[Any],
     ids: Sequence[str],
-    told: Told,
+    say: Say,
     time_limit: float,
     loads: Sequence[tuple[str, str]],
     stop: threading.Event,
@@ -89,14 +89,14 @@ def _run(
             for kind, *message in messages(command, environ, stop, time_limit):
                 if kind == "begin":
                     step, name = message
-                    told(mode, f"{step} {name}")
+                    say(mode, f"{step} {name}")
                 elif kind == "status":
                     (found["status"],) = message
                 else:
                     found[kind][message[0]] = message[1]
             return found
         except Ended as how:
-            if found["status"]:  # it has told everything
+            if found["status"]:  # nothing is missing
                 return found
             ended = f"{how}, while {step} {name}".rstrip()
             if step == "probing":

@@ -28,26 +28,26 @@ class CannotTry(Exception):
     """The patches could not be tried at all; the message says why."""
 
 
-def prove(told: probes.Told) -> proofs.Proofs:
+def prove(say: probes.Say) -> proofs.Proofs:
     """Try every patch of ours that is off because no measured release has the code.
 
     Args:
-        told: see ``probes.run``.
+        say: see ``probes.run``.
 
     Raises:
         CannotTry: a process that was to try them ended, or a host cannot be imported.
         matrix.MatrixError: the matrix cannot be read.
     """
-    return _Trials(told).result()
+    return _Trials(say).result()
 
 
 class _Trials:
     """The measurements of one run: stock once, patched as often as it takes."""
 
-    def __init__(self, told: probes.Told):
+    def __init__(self, say: probes.Say):
         from . import harm
 
-        self._told = told
+        self._say = say
         self._harm = harm
         self._hosts = [host for host in sorted(mlx_gemma4_patches.HOSTS) if find_spec(host)]
         self._checks = [name for host in self._hosts for name in harm.of_host(host)]
@@ -149,7 +149,7 @@ class _Trials:
         return self._claim(patch_id)._replace(patched=self._patched[patch_id]["measured"])
 
     def _run(self, mode: str, ids: Iterable[str], trial: proofs.Proofs | None = None) -> Found:
-        run = probes.run(self._hosts, list(ids), self._told, trial=trial, modes=(mode,))[mode]
+        run = probes.run(self._hosts, list(ids), self._say, trial=trial, modes=(mode,))[mode]
         if run["ended"]:
             raise CannotTry(run["ended"])
         for host, error in run["hosts"].items():

@@ -15,8 +15,6 @@ import mlx.core as mx
 from ..settings import log
 from ..surgery import Surgery
 
-_MARK = "_mlx_gemma4_kv_bits"
-
 
 def apply(surgery: Surgery, to_quantized: str, attention: str) -> None:
     """Let caches of Gemma 4 answer ``to_quantized`` with themselves.
@@ -33,11 +31,13 @@ def apply(surgery: Surgery, to_quantized: str, attention: str) -> None:
 
 def _attention(original):
     def call(self, x, mask=None, cache=None, *args, **kwargs):
-        shared_kv = args[0] if args else kwargs.get("shared_kv")
+        # once a layer and token: as little as can be
         if cache is not None:
-            setattr(cache, _MARK, self.layer_type)
-        elif shared_kv is not None and isinstance(shared_kv[0], (tuple, list)):
-            cache = _Quantized.of(shared_kv[0], self.head_dim)
+            cache._mlx_gemma4_layer_type = self.layer_type
+        else:
+            shared_kv = args[0] if args else kwargs.get("shared_kv")
+            if shared_kv is not None and isinstance(shared_kv[0], (tuple, list)):
+                cache = _Quantized.of(shared_kv[0], self.head_dim)
         return original(self, x, mask, cache, *args, **kwargs)
 
     return call
@@ -61,7 +61,7 @@ class _Quantized(NamedTuple):
 
 def _to_quantized(original):
     def to_quantized(self, group_size=64, bits=4):
-        layer_type = getattr(self, _MARK, None)
+        layer_type = getattr(self, "_mlx_gemma4_layer_type", None)
         if layer_type is None:
             return original(self, group_size=group_size, bits=bits)
         say(layer_type, self.max_size, bits)
