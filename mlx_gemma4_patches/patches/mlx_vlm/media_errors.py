@@ -60,7 +60,8 @@ def probe() -> Finding:
         )
     except Exception as error:
         is_told = secret not in str(error) and "cannot be read" in str(error)
-        return Finding(not is_told, f"a picture of 6 bytes ends in {type(error).__name__}: {error}")
+        how = "one sentence" if is_told else f"{type(error).__name__}, whose text is the library's"
+        return Finding(not is_told, f"a picture of 6 bytes ends in {how}")
     return Finding(True, "a picture of 6 bytes is taken")
 
 
@@ -110,7 +111,7 @@ def _telling(kind: str):
             except Exception as error:
                 total = max(reading.total[kind], reading.begun[kind])
                 text = unreadable.sentence(kind, reading.begun[kind], total, error)
-                raise _error()(text) from None
+                raise _refusal(text) from None
 
         return load
 
@@ -128,10 +129,21 @@ def _look(kind: str, source: Any) -> None:
         unreadable.check_size(source)
 
 
-def _error() -> type[ValueError]:
-    """What the server answers with 400; a ValueError where there is none."""
-    of_server = getattr(sys.modules.get(_SERVER), "PromptTooLongError", ValueError)
-    return type("UnreadableMedia", (of_server,), {})
+def _refusal(text: str) -> ValueError:
+    """What the server answers with 400, wherever it happens; elsewhere a ValueError."""
+    of_server = getattr(sys.modules.get(_SERVER), "PromptTooLongError", None)
+    if of_server is None:
+        return ValueError(text)
+    from fastapi import HTTPException
+
+    class UnreadableMedia(of_server, HTTPException):
+        def __init__(self):
+            HTTPException.__init__(self, 400, text)
+
+        def __str__(self):
+            return text
+
+    return UnreadableMedia()
 
 
 PATCH = Patch(
