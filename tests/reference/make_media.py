@@ -72,7 +72,7 @@ def inputs(processor: Any, name: str) -> Any:
 
 @torch.no_grad()
 def answered(model: Any, case: Any, name: str) -> dict[str, np.ndarray]:
-    case = {k: v for k, v in case.items() if not k.startswith("num_")}
+    case = {k: v for k, v in case.items() if not k.startswith("num_soft")}
     ids = case["input_ids"]
     generated = model.generate(
         **case,

@@ -13,6 +13,7 @@ transformers does.
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,7 +29,8 @@ _PROCESSOR = "mlx_vlm.models.gemma4.processing_gemma4:Gemma4VideoProcessor"
 def probe() -> Finding:
     from mlx_vlm import utils
 
-    if "frame_sampler" not in getattr(utils, "load_video", probe).__code__.co_varnames:
+    load_video = getattr(utils, "load_video", probe)
+    if "frame_sampler" not in inspect.signature(load_video).parameters:
         raise NotApplicable("this mlx-vlm asks no processor which frames to read")
     from mlx_vlm.models.gemma4.processing_gemma4 import Gemma4VideoProcessor
 

@@ -12,16 +12,14 @@ can be deleted when vllm-mlx passes ``videos`` to ``prepare_inputs``.
 
 from __future__ import annotations
 
-import base64
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 
 from ...hosts.mlx_vlm import processors
-from ...patch import Finding, NotApplicable, Patch
+from ...hosts.vllm_mlx import video
+from ...patch import Finding, Patch
 from ...surgery import Surgery
 
 _PREPROCESS = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator._preprocess_request"
@@ -30,15 +28,8 @@ _PREPROCESS = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator._preprocess_requ
 def probe() -> Finding:
     from mlx_vlm.models.gemma4 import processing_gemma4
     from vllm_mlx.mllm_batch_generator import MLLMBatchGenerator, MLLMBatchRequest
-    from vllm_mlx.models.mllm import process_video_input
 
-    if not hasattr(processing_gemma4, "Gemma4VideoProcessor"):
-        raise NotApplicable("this mlx-vlm takes no videos")
-    film = _film()
-    try:
-        process_video_input(film)
-    except OSError:
-        raise NotApplicable("this vllm-mlx takes no videos as data URIs") from None
+    video.skip_unless_taken()
     given = []
 
     class Processor(processing_gemma4.Gemma4Processor):
@@ -59,23 +50,9 @@ def probe() -> Finding:
         vision_cache=SimpleNamespace(get_pixel_cache=lambda *_: None),
         _stats=SimpleNamespace(num_images_processed=0, vision_encoding_time=0.0),
     )
-    request = MLLMBatchRequest(uid=0, request_id="", prompt="<|video|>", videos=[film])
+    request = MLLMBatchRequest(uid=0, request_id="", prompt="<|video|>", videos=[video.film()])
     MLLMBatchGenerator._preprocess_request(batches, request)
     return Finding(len(given) != 1, f"of 1 video the processor is given {len(given)}")
-
-
-def _film() -> str:
-    """The data URI of a film of 8 black frames."""
-    import cv2
-    import numpy as np
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "film.avi"
-        writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 4.0, (64, 48))
-        for _ in range(8):
-            writer.write(np.zeros((48, 64, 3), np.uint8))
-        writer.release()
-        return f"data:video/avi;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def apply(surgery: Surgery) -> None:

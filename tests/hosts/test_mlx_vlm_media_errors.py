@@ -1,0 +1,92 @@
+"""What cannot be read is refused with one sentence, and nothing of it is repeated."""
+
+from __future__ import annotations
+
+import importlib
+import io
+
+import pytest
+
+from tests.hosts import unreadable
+from tests.hosts.contract import PatchContract, patched
+from tests.hosts.hearing import Hearing, skip_unless_sounds_are_heard
+
+pytest.importorskip("mlx_vlm")
+
+ID = "mlx_vlm.media_errors"
+
+
+@pytest.fixture(scope="module")
+def hearing(tmp_path_factory) -> Hearing:
+    return Hearing(tmp_path_factory.mktemp("hearing"))
+
+
+def prepared(hearing: Hearing, text: str, **media):
+    utils = importlib.import_module("mlx_vlm.utils")
+    return utils.prepare_inputs(hearing.processor, prompts=text, **media)
+
+
+def told(hearing: Hearing, text: str, **media) -> str:
+    with patched(ID), pytest.raises(ValueError, match="cannot be read") as error:
+        prepared(hearing, text, **media)
+    sentence = str(error.value)
+    assert len(sentence) < 120
+    assert "\n" not in sentence
+    return sentence
+
+
+class TestMediaErrors(PatchContract):
+    id = ID
+
+    @pytest.fixture(autouse=True)
+    def _hearing(self, hearing) -> None:
+        self.hearing = hearing
+
+    def untouched(self):
+        made = [
+            prepared(self.hearing, "hello"),
+            prepared(self.hearing, "<|image|>", images=[str(self.hearing.folder / "wide.png")]),
+        ]
+        files = [str(self.hearing.folder / f"{name}.wav") for name in ("short", "long")]
+        return [dict(one) for one in made] + [self.hearing.files("sounds"), files]
+
+
+@pytest.mark.parametrize("name", unreadable.PICTURES)
+def test_pictures(hearing, tmp_path, name: str) -> None:
+    data = unreadable.PICTURES[name]
+    (tmp_path / "secret.png").write_bytes(data)
+    for source in (str(tmp_path / "secret.png"), unreadable.uri("image/png", data)):
+        sentence = told(hearing, "<|image|>", images=[source])
+        assert sentence.startswith("the picture cannot be read: ")
+        assert "secret" not in sentence
+
+
+@pytest.mark.parametrize("name", unreadable.SOUNDS)
+def test_sounds(hearing, tmp_path, name: str) -> None:
+    skip_unless_sounds_are_heard()
+    data = unreadable.SOUNDS[name]
+    (tmp_path / "secret.wav").write_bytes(data)
+    good = str(hearing.folder / "short.wav")
+    for source in (str(tmp_path / "secret.wav"), io.BytesIO(data)):
+        sentence = told(hearing, "<|audio|><|audio|>", audio=[good, source])
+        assert sentence.startswith("sound 2 of 2 cannot be read: ")
+        assert "secret" not in sentence
+
+
+@pytest.mark.parametrize("name", unreadable.VIDEOS)
+def test_videos(hearing, tmp_path, name: str) -> None:
+    pytest.importorskip("cv2")
+    if not hasattr(
+        importlib.import_module("mlx_vlm.models.gemma4.processing_gemma4"), "Gemma4VideoProcessor"
+    ):
+        pytest.skip("this mlx-vlm takes no videos")
+    (tmp_path / "secret.mp4").write_bytes(unreadable.VIDEOS[name])
+    sentence = told(hearing, "<|video|>", videos=[str(tmp_path / "secret.mp4")])
+    assert sentence.startswith("the video cannot be read: ")
+
+
+def test_what_is_not_there(hearing) -> None:
+    text = "there is no such file"
+    assert told(hearing, "<|image|>", images=["/no/such.png"]).endswith(text)
+    assert told(hearing, "<|image|>", images=["x" * 100_000]).endswith(text)
+    assert told(hearing, "<|audio|>", audio=["/no/such.wav"])

@@ -1,0 +1,67 @@
+"""Files that are no pictures, sounds or videos, in every way that users meet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+
+import numpy as np
+from PIL import Image
+
+from mlx_gemma4_patches.gemma4 import tiny_audio
+
+
+def png(width: int = 60, height: int = 40, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    noise = tiny_audio.sound(width * height * 3) + 0.5
+    pixels = (noise * 255).astype(np.uint8).reshape(height, width, 3)
+    Image.fromarray(pixels).convert(mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def blank(width: int, height: int) -> bytes:
+    """A PNG of so many black pixels, in few bytes."""
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def wav(samples: int, claimed: int | None = None) -> bytes:
+    """A sound of so many samples at 16 kHz, whose header may claim more."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes((tiny_audio.sound(samples) * 32768).astype("<i2").tobytes())
+    data = file.getvalue()
+    if claimed is None:
+        return data
+    size = 2 * claimed
+    return data[:4] + (size + 36).to_bytes(4, "little") + data[8:40] + size.to_bytes(4, "little")
+
+
+def uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+PICTURES = {
+    "0 bytes": b"",
+    "noise": bytes(range(1, 256)),
+    "cut off": png()[:4000],
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>',
+    "HEIC": b"\0\0\0\x18ftypheic" + bytes(200),
+    "a sound": wav(400),
+    "256 million pixels": blank(16_000, 16_000),
+}
+SOUNDS = {
+    "0 bytes": b"",
+    "noise": bytes(range(1, 256)),
+    "cut off": wav(400)[:30],
+    "no sample": wav(0),
+    "1 sample": wav(1),
+    "a picture": png(),
+    "10 hours": wav(16_000, claimed=10 * 3600 * 16_000),
+}
+VIDEOS = {"0 bytes": b"", "noise": bytes(range(1, 256)), "a picture cut off": png()[:100]}
