@@ -138,6 +138,13 @@ def neighbours(session: nox.Session) -> None:
 
 
 @nox.session
+def reuse(session: nox.Session) -> None:
+    """The tokens that each turn costs, through every server; ``-- --quick`` for the dearest."""
+    _install_all_hosts(session)
+    session.run("python", "-m", "tests.hosts.reuse", *session.posargs)
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """The hosts' own tests, without our patches and with them; before a release of ours."""
     session.install("-e", ".[test]")

@@ -164,6 +164,15 @@ def two(ask: Ask) -> None:
             messages.append(ask(f"{name}{turn}", messages, words(f"{name} a{turn}", 12)))
 
 
+def streamed(ask: Ask, cancel: Callable[[str, list[Message]], None]) -> None:
+    """s: a chat whose answers are streamed; between two of them the client hangs up on a third."""
+    messages = [_message("system", "s", 130)]
+    for turn in (1, 2):
+        messages.append(_message("user", f"s u{turn}", 40))
+        messages.append(ask(f"s{turn}", messages, words(f"s a{turn}", 14), streams=True))
+        cancel(f"s{turn} cancelled", [*messages, _message("user", f"s x{turn}", 50)])
+
+
 def long(ask: Ask) -> None:
     """l: a chat that is longer than the hosts' steps of 2048 tokens."""
     messages = [_message("system", "l", 300), _message("user", "l u1", 1800)]

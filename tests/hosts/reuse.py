@@ -35,7 +35,7 @@ _END, _CALLED = 106, 50  # <turn|>, and <|tool_response> behind a tool call
 SLACK = 4  # tokens that a turn may cost above those that are new in it
 _PADDING = 1.3  # of requests that are read together, to the longest
 _QUICK = "acd"
-_CONVERSATIONS = "abcdghikl"  # e and f belong to a
+_CONVERSATIONS = "abcdghikls"  # e and f belong to a
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Route:
     body: tuple[tuple[str, Any], ...] = ()
     environ: tuple[tuple[str, str], ...] = ()
     text_only: bool = False  # the checkpoint can see and hear nothing
+    is_exact: bool = True  # or its answers are those of a quantized KV cache
     leaves_out: str = ""  # conversations that the server does not serve, or forgets
 
 
@@ -62,6 +63,7 @@ ROUTES = {
     "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhi"),
     "mlx_vlm": Route("mlx_vlm", leaves_out="i"),
     "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
+    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hi"),
     "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
     "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
@@ -95,11 +97,12 @@ class Turn:
 class Client:
     """Holds conversations with a server and reads what it noted of them."""
 
-    def __init__(self, folder: Path, shape: str, body: dict[str, Any]):
+    def __init__(self, folder: Path, shape: str, route: Route):
         self.folder = folder
         self.turns: list[Turn] = []
         self._fresh = fresh.Reference(shape)
-        self._body = body
+        self._body = dict(route.body)
+        self._is_exact = route.is_exact
         self._seen: list[list[int]] = []
         self._changing: list[int] = []  # what an Anthropic client says otherwise in every turn
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -116,6 +119,7 @@ class Client:
         thought: str = "",
         thinking: bool = False,
         tools: list | None = None,
+        streams: bool = False,
     ) -> dict[str, Any]:
         """One turn; returns the assistant's message as a client sends it back."""
         opened = messages[-1]["role"] == "tool" and self._opens_thoughts
@@ -123,7 +127,12 @@ class Client:
         end = _CALLED if says.endswith("<tool_call|>") else _END
         script = [*self.ids((text if thinking else "") + says), end]
         self._tell(tag, script)
-        answer = self.post(_CHAT, self.body(messages, thinking, tools))
+        body = self.body(messages, thinking, tools)
+        if streams:
+            self._read_stream(body)
+            self._score(tag, script)
+            return {"role": "assistant", "content": says}
+        answer = self.post(_CHAT, body)
         self._score(tag, script, answer["usage"]["prompt_tokens"])
         message = answer["choices"][0]["message"]
         calls = [
@@ -156,6 +165,18 @@ class Client:
                 if part["type"] in ("text", "tool_use")
             ]
         }
+
+    def cancel(self, tag: str, messages: list[dict]) -> None:
+        """Ask, and hang up when the answer begins."""
+        self._tell(tag, None)
+        with self.post.ask(_CHAT, {**self.body(messages), "stream": True}) as response:
+            response.readline()
+        self._lines(tag, quiet=2)  # it may notice late
+
+    def _read_stream(self, body: dict[str, Any]) -> None:
+        with self.post.ask(_CHAT, {**body, "stream": True}) as response:
+            assert response.status == 200, response.read()
+            assert b"data: [DONE]" in response.read()
 
     def ask_together(self, tag: str, every: list[list[dict]]) -> None:
         """Ask everything at once; the model says what it would say."""
@@ -197,12 +218,12 @@ class Client:
     def _tell(self, tag: str, script: list[int] | None) -> None:
         tell(self.folder, tag, script)
 
-    def _lines(self, tag: str) -> list[dict[str, Any]]:
+    def _lines(self, tag: str, quiet: float = 0.1) -> list[dict[str, Any]]:
         """What the server noted; it may still be decoding ahead when it has answered."""
         file, before = self.folder / counted.COUNTED, -1
         while (size := file.stat().st_size) != before:
             before = size
-            time.sleep(0.1)
+            time.sleep(quiet)
         lines = map(json.loads, file.read_text().splitlines())
         return [line for line in lines if line["tag"] == tag]
 
@@ -215,7 +236,7 @@ class Client:
         self._seen.append(prompt + (and_then or []))
         return max(1, len(prompt) - known)
 
-    def _score(self, tag: str, script: list[int], length: int) -> None:
+    def _score(self, tag: str, script: list[int], length: int = 0) -> None:
         lines = self._lines(tag)
         prompts = [self._prompt_ids(line["prompt"]) for line in lines if "prompt" in line]
         spoken: dict[int, list] = {}
@@ -232,7 +253,7 @@ class Client:
         given_back = sum(fresh.given_back(steps, script) for steps in spoken.values())
         processed = through - given_back
         own = max((fresh.own(steps, script) for steps in spoken.values()), key=len, default=[])
-        wrong = fresh.differences(own, self._fresh.says(prompt, script))
+        wrong = fresh.differences(own, self._fresh.says(prompt, script)) if self._is_exact else []
         new = self._new(prompt, script)
         self.turns.append(Turn(tag, prompt, processed // max(1, len(spoken)), new, wrong))
 
@@ -253,7 +274,7 @@ def client(
     conversations.save(shape, folder, style)
     if route.text_only:
         checkpoints.change(folder, checkpoints.text_only, checkpoints.text_tensors)
-    made = Client(folder, shape, dict(route.body))
+    made = Client(folder, shape, route)
     with running(made, route, stock):
         yield made
 
@@ -285,6 +306,7 @@ def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn
         ],
         "k": lambda: conversations.tools(made.ask, "k", thinking=True, keeps=True),
         "l": lambda: conversations.long(made.ask),
+        "s": lambda: conversations.streamed(made.ask, made.cancel),
     }
     for letter, talk in every.items():
         if letter in letters and letter not in route.leaves_out:
@@ -296,7 +318,7 @@ def check(turns: list[Turn]) -> None:
     """Fail where a turn cost more than what is new in it, or an answer is not a fresh run's."""
     assert turns
     for turn in turns:
-        assert not turn.wrong, turn.tag
+        assert not turn.wrong, f"{turn.tag}: {turn.wrong[0]}"
         assert not turn.is_dear, f"{turn.tag}: {turn.processed} processed, {turn.new} new"
 
 
@@ -373,7 +395,8 @@ def _parser() -> argparse.ArgumentParser:
         default=_CONVERSATIONS,
         metavar="LETTERS",
         help="the conversations to hold: a chat, b tools, c tools with thoughts, d Anthropic, g two"
-        " in turn, h eight at once, i after a restart, k with thoughts sent back, l long",
+        " in turn, h eight at once, i after a restart, k with thoughts sent back, l long, s"
+        " streamed",
     )
     chosen.add_argument("--quick", action="store_true", help=f"the same as --only {_QUICK}")
     parser.add_argument("--shape", default="e2b", choices=("e2b", "moe", "dense"))

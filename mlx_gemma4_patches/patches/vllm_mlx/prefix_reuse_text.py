@@ -50,7 +50,10 @@ def probe() -> Finding:
     from vllm_mlx.request import SamplingParams
 
     scheduler = Scheduler(text_model("dense"), _Tokenizer(), SchedulerConfig())
-    scheduler._ensure_batch_generator(SamplingParams(max_tokens=1))
+    try:
+        scheduler._ensure_batch_generator(SamplingParams(max_tokens=1))
+    except TypeError as error:  # it hands this mlx-lm an argument that it does not know
+        raise NotApplicable(f"beside this mlx-lm it batches no text: {error}") from None
     generator, cache = scheduler.batch_generator, scheduler.memory_aware_cache
     if cache is None or not hasattr(generator, "insert_segments"):
         raise NotApplicable("beside this mlx-lm it batches no text")
