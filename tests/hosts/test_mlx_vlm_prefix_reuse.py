@@ -56,19 +56,18 @@ def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(tmp_path: Pa
     with reuse.client(route, tmp_path / "model", "dense") as made:
         conversations.two(made.ask)
         files = _when_written(made.folder)
-    half, foreign = files[0], files[0].with_name(f"exact_{1:032x}.safetensors")
-    half.write_bytes(half.read_bytes()[:-100])
-    foreign.write_bytes(b"no tensors")
-    foreign.with_name(f"exact_{2:032x}.safetensors").write_bytes(
-        (made.folder / "model.safetensors").read_bytes()
+    bad = (
+        files[0].read_bytes()[:-100],
+        b"no tensors",
+        (made.folder / "model.safetensors").read_bytes(),
     )
+    for number, content in enumerate(bad):  # half written, damaged, another program's
+        files[0].with_name(f"exact_{number:032x}.safetensors").write_bytes(content)
     with reuse.running(made, route):
         conversations.two(made.ask)
-    reuse.check(made.turns[:4])
-    first, *others = made.turns[4:]
+    first = made.turns[4]
+    assert first.tag == "gx1" and first.processed <= first.new + reuse.SLACK
     assert not any(turn.wrong for turn in made.turns)
-    assert first.processed < len(first.prompt)
-    assert all(turn.processed <= turn.new + 60 for turn in others)  # one of the files is damaged
 
 
 def _when_written(folder: Path) -> list[Path]:
