@@ -342,6 +342,9 @@ def test_two_threads_that_ask_for_their_first_host_at_once_start_one_engine(monk
             made.append(self)
             time.sleep(0.2)  # long enough for the other thread to come along
 
+        def serve_imported(self):
+            """The hosts of this process have their engine already."""
+
     made = []
     monkeypatch.setattr(engine, "Engine", Slow)
     monkeypatch.setattr(engine, "ENGINE", None)

@@ -59,8 +59,9 @@ def stock(patch_id: str) -> Iterator[None]:
 @contextlib.contextmanager
 def patched(patch_id: str) -> Iterator[None]:
     """The host as its user has it: with the patch, or without where it is not needed."""
-    state = record(patch_id).state
-    assert state.is_on or state is State.NOT_NEEDED, record(patch_id)
+    found = record(patch_id)
+    is_as_asked = found.state.is_on or found.state is State.NOT_NEEDED
+    assert is_as_asked, f"{patch_id}: {found.state.value}: {found.reason}"
     yield
 
 

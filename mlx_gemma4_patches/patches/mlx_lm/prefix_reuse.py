@@ -29,7 +29,7 @@ import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
 from ...hosts.mlx_lm import prefixes, waiting
-from ...hosts.mlx_lm.models import is_gemma4
+from ...hosts.mlx_lm.models import is_assistant, is_gemma4
 from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -148,9 +148,11 @@ def _keeping(original):
         caches, said = kwargs["prompt_cache"], kwargs.get("prompt_progress_callback")
         done = start = len(prompt.ids) - len(kwargs["prompt"])
         known = prompt.ids[:start]
-        if kwargs.get("draft_model") is None:  # else they are not shown the prompt at all
+        draft = kwargs.get("draft_model")
+        if draft is None or is_assistant(draft):  # else they are not shown the prompt at all
             processors = kwargs.get("logits_processors")
-            kwargs["logits_processors"] = prefixes.seeing(processors, known)
+            read = prompt.ids[:-1] if draft is not None and prefixes.shows_prompts() else known
+            kwargs["logits_processors"] = prefixes.seeing(processors, read)
 
         def progress(processed, total):
             nonlocal done
@@ -160,7 +162,7 @@ def _keeping(original):
             if said is not None:
                 said(processed, total)
 
-        if kwargs.get("draft_model") is not None:  # the host says nothing of its progress
+        if draft is not None:  # the host says nothing of its progress
             kwargs["prompt"] = _prefilled(kwargs, progress)
         return original(*args, **{**kwargs, "prompt_progress_callback": progress})
 
@@ -179,7 +181,8 @@ def _prefilled(given: dict[str, Any], progress: Callable[[int, int], None]) -> l
         for start in range(0, len(ids) - 1, step):
             chunk = mx.array([ids[start : min(start + step, len(ids) - 1)]])
             for model, mine in (("model", slice(own)), ("draft_model", slice(own, None))):
-                part = caches[mine]
+                if not (part := caches[mine]):  # an assistant reads nothing itself
+                    continue
                 given[model](chunk, cache=part)
                 if given.get("kv_bits") is not None:
                     names = ("quantized_kv_start", "kv_group_size", "kv_bits")
