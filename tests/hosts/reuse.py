@@ -32,6 +32,7 @@ from tests.hosts.server import Server, serve
 
 _CHAT = "/v1/chat/completions"
 _END, _CALLED = 106, 50  # <turn|>, and <|tool_response> behind a tool call
+_TAIL = 64  # of a prompt; some servers render others that end alike, but for the question
 SLACK = 4  # tokens that a turn may cost above those that are new in it
 _PADDING = 1.3  # of requests that are read together, to the longest
 _QUICK = "acd"
@@ -324,7 +325,7 @@ def check(turns: list[Turn]) -> None:
 
 def _ended(read: Iterable[list[int]], prompt: list[int], script: list[int]) -> int:
     """With how many last tokens of ``prompt`` what a model read before the script ended."""
-    for count in range(min(8, len(prompt)), 0, -1):
+    for count in range(min(_TAIL, len(prompt)), 0, -1):
         end = [*prompt[-count:], script[0]]
         for ids in read:
             if any(ids[at : at + len(end)] == end for at in range(len(ids))):
