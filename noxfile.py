@@ -140,6 +140,13 @@ def neighbours(session: nox.Session) -> None:
 
 
 @nox.session
+def reuse(session: nox.Session) -> None:
+    """The tokens that each turn costs, through every server; ``-- --quick`` for the dearest."""
+    _install_all_hosts(session)
+    session.run("python", "-m", "tests.hosts.reuse", *session.posargs)
+
+
+@nox.session
 def trace(session: nox.Session) -> None:
     """Checkpoints beside transformers, which needs torch; and that the stored references hold."""
     session.install("-e", ".[hosts,test,trace]")

@@ -26,7 +26,9 @@ _TEMPLATE = """\
 {% set style = 'STYLE' %}{% set think = enable_thinking | default(false) -%}
 {% set first = messages[0].role == 'system' -%}
 {{ bos_token }}{% if think or tools or first %}<|turn>system
-{% if think %}<|think|>{% endif %}{% if first %}{{ messages[0].content }}{% endif -%}
+{% if think %}<|think|>{% endif %}{% if first %}{% if messages[0].content is string -%}
+{{ messages[0].content }}{% else %}{% for part in messages[0].content %}{{ part.text }}{% endfor -%}
+{% endif %}{% endif -%}
 {% for tool in tools or [] %}<|tool>{{ tool.function | tojson }}<tool|>{% endfor %}<turn|>
 {% endif -%}
 {% set at = namespace(user=-1, role='', open=false) -%}
@@ -99,17 +101,17 @@ def words(seed: str, length: int) -> str:
 
 def chat(ask: Ask) -> None:
     """a: a chat; e: the last question again; f: the question before it edited."""
-    messages = [_message("system", "a", 260)]
+    messages = [_message("system", "a", 130)]
     for turn in range(1, 5):
-        messages.append(_message("user", f"a u{turn}", 70))
+        messages.append(_message("user", f"a u{turn}", 40))
         messages.append(ask(f"a{turn}", messages, words(f"a a{turn}", 14)))
     ask("e1", messages[:-1], words("a a4", 14))
-    ask("f1", [*messages[:5], _message("user", "edited", 60)], words("f a", 12))
+    ask("f1", [*messages[:5], _message("user", "edited", 30)], words("f a", 12))
 
 
 def tools(ask: Ask, tag: str = "b", thinking: bool = False, keeps: bool = False) -> None:
     """b: a loop of tool calls; c: with thoughts, k: which the client sends back."""
-    messages = [_message("system", tag, 200), _message("user", f"{tag} u", 60)]
+    messages = [_message("system", tag, 110), _message("user", f"{tag} u", 40)]
     for turn in range(1, 5):
         thought = words(f"{tag} t{turn}", 20) if thinking else ""
         call = f"<|tool_call>call:f{{page:{turn}}}<tool_call|>" if turn < 4 else words(tag, 14)
@@ -118,9 +120,9 @@ def tools(ask: Ask, tag: str = "b", thinking: bool = False, keeps: bool = False)
             made = {**made, "reasoning": thought}
         messages.append(made)
         if turn < 4:
-            result = words(f"{tag} r{turn}", 120)
+            result = words(f"{tag} r{turn}", 60)
             messages.append({"role": "tool", "tool_call_id": "c0", "content": result})
-    messages.append(_message("user", f"{tag} more", 50))
+    messages.append(_message("user", f"{tag} more", 30))
     thought = "Now what?" if thinking else ""
     ask(f"{tag}5", messages, words("bye", 12), thought=thought, thinking=thinking, tools=TOOLS)
 
@@ -130,10 +132,10 @@ def claude(ask: Ask) -> None:
 
     ``ask`` is asked with the messages and the system prompt of such a client.
     """
-    messages: list[Message] = [{"role": "user", "content": [_text(words("d u", 60))]}]
+    messages: list[Message] = [{"role": "user", "content": [_text(words("d u", 40))]}]
     for turn in range(1, 5):
         billing = f"x-anthropic-billing-header: cc_version=2.1.{turn}; cch={turn * 7919:05x};"
-        system = [_text(billing), _text(words("d", 260))]
+        system = [_text(billing), _text(words("d", 130))]
         call = f"<|tool_call>call:f{{page:{turn}}}<tool_call|>" if turn < 4 else words("d end", 14)
         made = ask(f"d{turn}", messages, call, system=system)
         messages.append({"role": "assistant", "content": made["content"]})
@@ -141,7 +143,7 @@ def claude(ask: Ask) -> None:
             {
                 "type": "tool_result",
                 "tool_use_id": part["id"],
-                "content": words(f"d r{turn}", 120),
+                "content": words(f"d r{turn}", 60),
             }
             for part in made["content"]
             if part["type"] == "tool_use"
@@ -155,16 +157,25 @@ def _text(text: str) -> dict[str, str]:
 
 def two(ask: Ask) -> None:
     """g: two chats in turn, with one system prompt."""
-    chats = {name: [_message("system", "g", 450)] for name in ("gx", "gy")}
+    chats = {name: [_message("system", "g", 160)] for name in ("gx", "gy")}
     for turn in (1, 2):
         for name, messages in chats.items():
-            messages.append(_message("user", f"{name} u{turn}", 50))
+            messages.append(_message("user", f"{name} u{turn}", 30))
             messages.append(ask(f"{name}{turn}", messages, words(f"{name} a{turn}", 12)))
+
+
+def streamed(ask: Ask, cancel: Callable[[str, list[Message]], None]) -> None:
+    """s: a chat whose answers are streamed; between two of them the client hangs up on a third."""
+    messages = [_message("system", "s", 130)]
+    for turn in (1, 2):
+        messages.append(_message("user", f"s u{turn}", 40))
+        messages.append(ask(f"s{turn}", messages, words(f"s a{turn}", 14), streams=True))
+        cancel(f"s{turn} cancelled", [*messages, _message("user", f"s x{turn}", 50)])
 
 
 def long(ask: Ask) -> None:
     """l: a chat that is longer than the hosts' steps of 2048 tokens."""
-    messages = [_message("system", "l", 600), _message("user", "l u1", 2400)]
+    messages = [_message("system", "l", 300), _message("user", "l u1", 1800)]
     for turn in (1, 2):
         messages.append(ask(f"l{turn}", messages, words(f"l a{turn}", 14)))
         messages.append(_message("user", f"l u{turn + 1}", 60))
@@ -172,17 +183,17 @@ def long(ask: Ask) -> None:
 
 def together(wave: int) -> list[list[Message]]:
     """h: eight conversations that begin at once, with one long system prompt."""
-    system = _message("system", "h", 450)
-    return [[system, _message("user", f"h {wave} {i}", 40 + 3 * i)] for i in range(8)]
+    system = _message("system", "h", 160)
+    return [[system, _message("user", f"h {wave} {i}", 20 + 2 * i)] for i in range(8)]
 
 
 def restarted() -> list[Message]:
     """i: the chat of a goes on after the server has been started again."""
-    messages = [_message("system", "a", 260)]
+    messages = [_message("system", "a", 130)]
     for turn in range(1, 5):
-        messages.append(_message("user", f"a u{turn}", 70))
+        messages.append(_message("user", f"a u{turn}", 40))
         messages.append({"role": "assistant", "content": words(f"a a{turn}", 14)})
-    return [*messages, _message("user", "i", 60)]
+    return [*messages, _message("user", "i", 30)]
 
 
 def _message(role: str, seed: str, length: int) -> Message:

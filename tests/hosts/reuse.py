@@ -3,8 +3,9 @@ that of a fresh run.
 
 ``python -m tests.hosts.reuse`` runs the conversations of ``conversations`` on the real servers of
 the installed hosts and prints a table: of each turn the tokens that are new in it, and per server
-how many it processed. ``--stock`` does so without the patches. The exit code is 1 where a turn
-cost more than it should or an answer is wrong.
+how many it processed. ``--quick`` holds those that cost most without reuse, ``--stock`` does
+without the patches. The exit code is 1 where a turn processes more than what is new in it and a few
+tokens, which is marked with "!", or where an answer is not a fresh run's.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import mlx.core as mx
 from tokenizers import Tokenizer
 
-from tests.hosts import conversations, counted
+from tests.hosts import checkpoints, conversations, counted, fresh
 from tests.hosts.server import Server, serve
 
 _CHAT = "/v1/chat/completions"
 _END, _CALLED = 106, 50  # <turn|>, and <|tool_response> behind a tool call
+_TAIL = 64  # of a prompt; some servers render others that end alike, but for the question
 SLACK = 4  # tokens that a turn may cost above those that are new in it
-_ROUNDING = 2e-3  # in logits
+_PADDING = 1.3  # of requests that are read together, to the longest
+_QUICK = "acd"
+_CONVERSATIONS = "abcdghikls"  # e and f belong to a
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +47,32 @@ class Route:
     arguments: tuple[str, ...] = ()
     body: tuple[tuple[str, Any], ...] = ()
     environ: tuple[tuple[str, str], ...] = ()
+    text_only: bool = False  # the checkpoint can see and hear nothing
+    is_exact: bool = True  # or its answers are those of a quantized KV cache
+    leaves_out: str = ""  # conversations that the server does not serve, or forgets
 
 
+_BATCHED = ("--continuous-batching",)
+_PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
+_PARSERS += ("--reasoning-parser", "gemma4")
+
+# mlx_lm has no Anthropic endpoint; vllm-mlx without batches takes one request at a time; and after
+# a restart all is new where nothing is on disk
 ROUTES = {
-    "mlx_lm": Route("mlx_lm"),
-    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),)),
-    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}")),
-    "mlx_vlm": Route("mlx_vlm"),
+    "mlx_lm": Route("mlx_lm", leaves_out="di"),
+    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhi"),
+    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhi"),
+    "mlx_vlm": Route("mlx_vlm", leaves_out="i"),
     "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
-    "vllm_mlx": Route("vllm_mlx", ("--mllm",)),
-    "vllm_mlx batched": Route("vllm_mlx", ("--continuous-batching",)),
+    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hi"),
+    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
+    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
+    "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
+    "vllm_mlx mllm batched": Route("vllm_mlx", ("--mllm", *_BATCHED, *_PARSERS), leaves_out="i"),
+    "vllm_mlx text": Route("vllm_mlx", _PARSERS, text_only=True, leaves_out="hi"),
+    "vllm_mlx text batched": Route(
+        "vllm_mlx", (*_BATCHED, *_PARSERS), text_only=True, leaves_out="i"
+    ),
 }
 
 
@@ -65,16 +84,28 @@ class Turn:
     new: int  # tokens that no request before it had in common
     wrong: list[str]
 
+    @property
+    def is_dear(self) -> bool:
+        """Whether it cost more than it should."""
+        return self.processed > max(self.new + SLACK, self.new * (_PADDING if self.is_many else 1))
+
+    @property
+    def is_many(self) -> bool:
+        """Whether these are several requests at once."""
+        return self.tag.startswith("h")
+
 
 class Client:
     """Holds conversations with a server and reads what it noted of them."""
 
-    def __init__(self, folder: Path, shape: str, body: dict[str, Any]):
+    def __init__(self, folder: Path, shape: str, route: Route):
         self.folder = folder
         self.turns: list[Turn] = []
-        self._shape = shape
-        self._body = body
+        self._fresh = fresh.Reference(shape)
+        self._body = dict(route.body)
+        self._is_exact = route.is_exact
         self._seen: list[list[int]] = []
+        self._changing: list[int] = []  # what an Anthropic client says otherwise in every turn
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.post: Server  # the server that runs now
 
@@ -89,6 +120,7 @@ class Client:
         thought: str = "",
         thinking: bool = False,
         tools: list | None = None,
+        streams: bool = False,
     ) -> dict[str, Any]:
         """One turn; returns the assistant's message as a client sends it back."""
         opened = messages[-1]["role"] == "tool" and self._opens_thoughts
@@ -96,7 +128,12 @@ class Client:
         end = _CALLED if says.endswith("<tool_call|>") else _END
         script = [*self.ids((text if thinking else "") + says), end]
         self._tell(tag, script)
-        answer = self.post(_CHAT, self.body(messages, thinking, tools))
+        body = self.body(messages, thinking, tools)
+        if streams:
+            self._read_stream(body)
+            self._score(tag, script)
+            return {"role": "assistant", "content": says}
+        answer = self.post(_CHAT, body)
         self._score(tag, script, answer["usage"]["prompt_tokens"])
         message = answer["choices"][0]["message"]
         calls = [
@@ -112,6 +149,7 @@ class Client:
         """One turn of an Anthropic client, without thoughts; its blocks as they are sent back."""
         script = [*self.ids(says), _CALLED if says.endswith("<tool_call|>") else _END]
         self._tell(tag, script)
+        self._changing = self.ids(system[0]["text"])
         tools = [
             {"name": f["name"], "description": f["description"], "input_schema": f["parameters"]}
             for f in (tool["function"] for tool in conversations.TOOLS)
@@ -129,6 +167,18 @@ class Client:
             ]
         }
 
+    def cancel(self, tag: str, messages: list[dict]) -> None:
+        """Ask, and hang up when the answer begins."""
+        self._tell(tag, None)
+        with self.post.ask(_CHAT, {**self.body(messages), "stream": True}) as response:
+            response.readline()
+        self._lines(tag, quiet=2)  # it may notice late
+
+    def _read_stream(self, body: dict[str, Any]) -> None:
+        with self.post.ask(_CHAT, {**body, "stream": True}) as response:
+            assert response.status == 200, response.read()
+            assert b"data: [DONE]" in response.read()
+
     def ask_together(self, tag: str, every: list[list[dict]]) -> None:
         """Ask everything at once; the model says what it would say."""
         self._tell(tag, None)
@@ -144,7 +194,7 @@ class Client:
         # a decoding step has one token per row; a prompt's own last ones are among them
         processed = sum(c["rows"] * c["length"] for c in lines if c.get("length", 1) > 1)
         said = sorted(answer["choices"][0]["message"]["content"] for answer in answers)
-        wanted = sorted(self._tokenizer.decode(_greedy(self._shape, p, 6)).strip() for p in prompts)
+        wanted = sorted(self._tokenizer.decode(self._fresh.greedy(p, 6)).strip() for p in prompts)
         wrong = [f"{s!r}, not {w!r}" for s, w in zip(said, wanted, strict=True) if s.strip() != w]
         self.turns.append(Turn(tag, [i for p in prompts for i in p], processed, new, wrong))
 
@@ -169,12 +219,12 @@ class Client:
     def _tell(self, tag: str, script: list[int] | None) -> None:
         tell(self.folder, tag, script)
 
-    def _lines(self, tag: str) -> list[dict[str, Any]]:
+    def _lines(self, tag: str, quiet: float = 0.1) -> list[dict[str, Any]]:
         """What the server noted; it may still be decoding ahead when it has answered."""
         file, before = self.folder / counted.COUNTED, -1
         while (size := file.stat().st_size) != before:
             before = size
-            time.sleep(0.1)
+            time.sleep(quiet)
         lines = map(json.loads, file.read_text().splitlines())
         return [line for line in lines if line["tag"] == tag]
 
@@ -182,25 +232,29 @@ class Client:
         return self.ids(prompt) if isinstance(prompt, str) else prompt
 
     def _new(self, prompt: list[int], and_then: list[int] | None = None) -> int:
-        known = max((_common(prompt, seen) for seen in self._seen), default=0)
+        prompt = _without(prompt, self._changing)
+        known = max((fresh.common(prompt, seen) for seen in self._seen), default=0)
         self._seen.append(prompt + (and_then or []))
         return max(1, len(prompt) - known)
 
-    def _score(self, tag: str, script: list[int], length: int) -> None:
+    def _score(self, tag: str, script: list[int], length: int = 0) -> None:
         lines = self._lines(tag)
         prompts = [self._prompt_ids(line["prompt"]) for line in lines if "prompt" in line]
-        prompt = next((p for p in prompts if len(p) == length), None) or max(prompts, key=len)
         spoken: dict[int, list] = {}
+        read: dict[int, list[int]] = {}
         for line in lines:
             if "forced" in line:
+                read.setdefault(line["model"], []).extend(line["given"])
                 given = line["given"][-len(line["forced"]) :]
                 steps = zip(given, line["forced"], line["own"], strict=True)
                 spoken.setdefault(line["model"], []).extend(steps)
+        # some servers render more than the prompt, and count it otherwise than they read it
+        prompt = max(prompts, key=lambda p: (_ended(read.values(), p, script), len(p) == length))
         through = sum(line["rows"] * line["length"] for line in lines if "length" in line)
-        given_back = sum(_given_back(steps, script) for steps in spoken.values())
+        given_back = sum(fresh.given_back(steps, script) for steps in spoken.values())
         processed = through - given_back
-        own = max((_own(steps, script) for steps in spoken.values()), key=len, default=[])
-        wrong = _differences(own, _reference(self._shape, prompt, script))
+        own = max((fresh.own(steps, script) for steps in spoken.values()), key=len, default=[])
+        wrong = fresh.differences(own, self._fresh.says(prompt, script)) if self._is_exact else []
         new = self._new(prompt, script)
         self.turns.append(Turn(tag, prompt, processed // max(1, len(spoken)), new, wrong))
 
@@ -219,7 +273,9 @@ def client(
 ) -> Iterator[Client]:
     """A client of a server that runs until the end of the block."""
     conversations.save(shape, folder, style)
-    made = Client(folder, shape, dict(route.body))
+    if route.text_only:
+        checkpoints.change(folder, checkpoints.text_only, checkpoints.text_tensors)
+    made = Client(folder, shape, route)
     with running(made, route, stock):
         yield made
 
@@ -238,16 +294,24 @@ def running(made: Client, route: Route, stock: bool = False) -> Iterator[None]:
         yield
 
 
-def hold(made: Client, route: Route, stock: bool = False) -> list[Turn]:
-    """All conversations but the restart, in turn."""
-    conversations.chat(made.ask)
-    conversations.tools(made.ask)
-    conversations.tools(made.ask, "c", thinking=True)
-    conversations.tools(made.ask, "k", thinking=True, keeps=True)
-    conversations.two(made.ask)
-    conversations.long(made.ask)
-    for wave in (1, 2):
-        made.ask_together(f"h{wave}", conversations.together(wave))
+def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn]:
+    """The conversations of these letters that ``route`` serves, but the restart."""
+    every = {
+        "a": lambda: conversations.chat(made.ask),
+        "b": lambda: conversations.tools(made.ask),
+        "c": lambda: conversations.tools(made.ask, "c", thinking=True),
+        "d": lambda: conversations.claude(made.ask_as_claude),
+        "g": lambda: conversations.two(made.ask),
+        "h": lambda: [
+            made.ask_together(f"h{wave}", conversations.together(wave)) for wave in (1, 2)
+        ],
+        "k": lambda: conversations.tools(made.ask, "k", thinking=True, keeps=True),
+        "l": lambda: conversations.long(made.ask),
+        "s": lambda: conversations.streamed(made.ask, made.cancel),
+    }
+    for letter, talk in every.items():
+        if letter in letters and letter not in route.leaves_out:
+            talk()
     return made.turns
 
 
@@ -255,80 +319,34 @@ def check(turns: list[Turn]) -> None:
     """Fail where a turn cost more than what is new in it, or an answer is not a fresh run's."""
     assert turns
     for turn in turns:
-        assert not turn.wrong, turn.tag
-        assert turn.processed <= turn.new + SLACK, turn.tag
+        assert not turn.wrong, f"{turn.tag}: {turn.wrong[0]}"
+        assert not turn.is_dear, f"{turn.tag}: {turn.processed} processed, {turn.new} new"
 
 
-def _common(left: list[int], right: list[int]) -> int:
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
+def _ended(read: Iterable[list[int]], prompt: list[int], script: list[int]) -> int:
+    """With how many last tokens of ``prompt`` what a model read before the script ended."""
+    for count in range(min(_TAIL, len(prompt)), 0, -1):
+        end = [*prompt[-count:], script[0]]
+        for ids in read:
+            if any(ids[at : at + len(end)] == end for at in range(len(ids))):
+                return count
+    return 0
 
 
-def _given_back(steps: list, script: list[int]) -> int:
-    """How many tokens of the script a model was given, behind the prompt."""
-    at = 0
-    for given, _, _ in steps:
-        if at < len(script) and given == script[at]:
-            at += 1
-    return at
-
-
-def _own(steps: list, script: list[int]) -> list:
-    """What a model would have said in place of the script: [(id, logit), ...]."""
-    best: list = []
-    for start in range(len(steps)):
-        found: list = []
-        for given, forced, own in steps[start : start + len(script)]:
-            at = len(found)
-            if forced != script[at] or (at and given != script[at - 1]):
-                break
-            found.append(own)
-        best = max(best, found, key=len)
-    return best
-
-
-def _differences(own: list, reference: list) -> list[str]:
-    if len(own) < len(reference):
-        return [f"{len(own)} of {len(reference)} tokens of the answer are known"]
-    return [
-        f"token {i}: {mine} instead of {wanted}"
-        for i, (mine, wanted) in enumerate(zip(own, reference, strict=False))
-        if mine[0] != wanted[0] or abs(mine[1] - wanted[1]) > _ROUNDING
-    ]
-
-
-def _model(shape: str) -> Any:
-    """The model of one shape, of mlx-lm or of mlx-vlm, as (ids, caches) -> logits."""
-    if importlib.util.find_spec("mlx_lm.models.gemma4"):
-        from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
-
-        model = text_model(shape)
-        return model.make_cache, lambda ids, cache=None: model(ids, cache=cache)
-    from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as multimodal_model
-
-    language = multimodal_model(shape).language_model
-    return language.make_cache, lambda ids, cache=None: language(ids, cache=cache).logits
-
-
-def _reference(shape: str, prompt: list[int], script: list[int]) -> list[tuple[int, float]]:
-    """What the model says in place of the script, read in one pass without a cache."""
-    logits = _model(shape)[1](mx.array([prompt + script[:-1]]))[0, len(prompt) - 1 :]
-    best, top = mx.argmax(logits, -1).tolist(), mx.max(logits, -1).tolist()
-    return list(zip(best, top, strict=True))
-
-
-def _greedy(shape: str, prompt: list[int], count: int) -> list[int]:
-    make_cache, model = _model(shape)
-    cache, new, made = make_cache(), prompt, []
-    for _ in range(count):
-        logits = mx.where(mx.array(counted.MUTE), -1e4, model(mx.array([new]), cache)[0, -1])
-        new = [mx.argmax(logits).item()]
-        made += new
-    return made
+def _without(ids: list[int], part: list[int]) -> list[int]:
+    """``ids`` without the first place where ``part`` is in them."""
+    for at in range(len(ids) - len(part) + 1 if part else 0):
+        if ids[at : at + len(part)] == part:
+            return ids[:at] + ids[at + len(part) :]
+    return ids
 
 
 def main() -> int:
     options = _parser().parse_args()
+    if unknown := [name for name in options.routes if name not in ROUTES]:
+        print(f"no route is named {unknown[0]!r}; there are {', '.join(ROUTES)}", file=sys.stderr)
+        return 2
+    letters = _QUICK if options.quick else options.only
     names = options.routes or [n for n, r in ROUTES.items() if importlib.util.find_spec(r.host)]
     table: dict[str, dict[str, Turn]] = {}
     for name in names:
@@ -337,9 +355,10 @@ def main() -> int:
             folder = Path(temporary) / "gemma-4-tiny"
             route = ROUTES[name]
             with client(route, folder, options.shape, options.style, options.stock) as made:
-                hold(made, route)
-            with running(made, route, options.stock):
-                made.ask("i1", conversations.restarted(), conversations.words("i", 12))
+                hold(made, route, letters)
+            if "i" in letters and (options.stock or "i" not in route.leaves_out):
+                with running(made, route, options.stock):
+                    made.ask("i1", conversations.restarted(), conversations.words("i", 12))
         table[name] = {turn.tag: turn for turn in made.turns}
     if options.json:
         print(
@@ -348,21 +367,39 @@ def main() -> int:
     else:
         _print(table)
     every = [turn for turns in table.values() for turn in turns.values()]
-    return int(any(turn.wrong for turn in every))
+    return int(any(turn.wrong or turn.is_dear for turn in every))
 
 
 def _print(table: dict[str, dict[str, Turn]]) -> None:
     print("| turn | prompt | new |", *(f"{name} |" for name in table))
     print("|---|---|---|" + "---|" * len(table))
-    for tag, turn in next(iter(table.values())).items():
-        cells = [turns[tag] for turns in table.values()]
-        shown = [f"{t.processed}{' wrong' if t.wrong else ''} |" for t in cells]
-        print(f"| {tag} | {len(turn.prompt)} | {turn.new} |", *shown)
+    tags = dict.fromkeys(tag for turns in table.values() for tag in turns)
+    for tag in tags:
+        cells = [turns.get(tag) for turns in table.values()]
+        turn = next(filter(None, cells))
+        print(f"| {tag} | {len(turn.prompt)} | {turn.new} |", *(f"{_cell(t)} |" for t in cells))
+
+
+def _cell(turn: Turn | None) -> str:
+    if turn is None:
+        return ""
+    wrong = f" wrong ({turn.wrong[0]})" if turn.wrong else ""
+    return f"{turn.processed}{'!' if turn.is_dear else ''}{wrong}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.hosts.reuse", description=__doc__)
     parser.add_argument("routes", nargs="*", help=f"of {', '.join(ROUTES)}; default: all installed")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--only",
+        default=_CONVERSATIONS,
+        metavar="LETTERS",
+        help="the conversations to hold: a chat, b tools, c tools with thoughts, d Anthropic, g two"
+        " in turn, h eight at once, i after a restart, k with thoughts sent back, l long, s"
+        " streamed",
+    )
+    chosen.add_argument("--quick", action="store_true", help=f"the same as --only {_QUICK}")
     parser.add_argument("--shape", default="e2b", choices=("e2b", "moe", "dense"))
     parser.add_argument("--style", default="july", choices=conversations.STYLES)
     parser.add_argument("--stock", action="store_true", help="without the patches")

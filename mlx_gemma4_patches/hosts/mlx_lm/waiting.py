@@ -7,11 +7,31 @@ stay in the queue until it has passed what they share, and then go on from there
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...gemma4.prefix_cuts import WORTH_WAITING
 from .prefixes import Prompt
+
+
+def step(generator: Any, prompts: dict[int, Prompt] | None, original: Callable[[Any], Any]) -> Any:
+    """A step of ``generator`` in which ``prompts``, by uid, are kept and wait for each other."""
+    if not prompts:
+        return original(generator)
+    held = hold(generator, prompts)
+    before = progress(generator)
+    try:
+        made = original(generator)
+    finally:
+        release(generator, held)
+    batch = generator._prompt_batch
+    for row, (uid, tokens) in enumerate(zip(batch.uids, batch.tokens, strict=True)):
+        if uid in prompts and (parts := prompts[uid].parts(before[uid], len(tokens))):
+            prompts[uid].keep(batch.extract_cache(row), parts)
+    unread = progress(generator)
+    for uid in [uid for uid in prompts if uid not in unread]:
+        del prompts[uid]
+    return made
 
 
 def progress(generator: Any) -> dict[int, int]:

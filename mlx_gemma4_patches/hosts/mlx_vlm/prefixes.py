@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import mlx.core as mx
+
 from ...gemma4.prefix_cuts import WORTH_WAITING, cuts, shared
 from ...gemma4.prefix_limit import automatic, limit
 from ...gemma4.prefix_store import PrefixStore
@@ -59,6 +61,8 @@ class Prefixes:
         if found == length:
             ids = tuple(text.ids[:length])
             key = _sequence_hash(ids, text.model, self._manager.block_size)
+            # another thread writes it, and cannot compute what this one has left to be computed
+            mx.eval([(c.keys, c.values) for c in caches if getattr(c, "keys", None) is not None])
             disk.save_exact_cache(key, ids, text.model, caches)
 
     def _limit(self) -> int:

@@ -132,24 +132,7 @@ def _noting(original):
 
 def _following(original):
     def _next(self):
-        prompts = vars(self).get(_PROMPTS)
-        if not prompts:
-            return original(self)
-        held = waiting.hold(self, prompts)
-        before = waiting.progress(self)
-        try:
-            made = original(self)
-        finally:
-            waiting.release(self, held)
-        for row, (uid, tokens) in enumerate(
-            zip(self._prompt_batch.uids, self._prompt_batch.tokens, strict=True)
-        ):
-            if uid in prompts and (parts := prompts[uid].parts(before[uid], len(tokens))):
-                prompts[uid].keep(self._prompt_batch.extract_cache(row), parts)
-        unread = waiting.progress(self)
-        for uid in [uid for uid in prompts if uid not in unread]:
-            del prompts[uid]
-        return made
+        return waiting.step(self, vars(self).get(_PROMPTS), original)
 
     return _next
 

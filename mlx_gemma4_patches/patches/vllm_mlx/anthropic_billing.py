@@ -12,29 +12,30 @@ when no supported release is older than that.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 
+from ...gemma4 import billing
 from ...hosts.vllm_mlx.models import is_gemma4
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
 _CONVERT = "vllm_mlx.api.anthropic_adapter:anthropic_to_openai"
-_NAME = "x-anthropic-billing-header:"
-_LINE = re.compile(rf"(?im)^{_NAME}[^\n]*(?:\n|\Z)")
 
 
 def probe() -> Finding:
     from vllm_mlx.api.anthropic_adapter import anthropic_to_openai
     from vllm_mlx.api.anthropic_models import AnthropicRequest
 
-    system = [{"type": "text", "text": f"{_NAME} cch=1a2b3;"}, {"type": "text", "text": "Be nice."}]
+    system = [
+        {"type": "text", "text": f"{billing.NAME} cch=1a2b3;"},
+        {"type": "text", "text": "Be nice."},
+    ]
     request = AnthropicRequest(
         model="m", max_tokens=1, system=system, messages=[{"role": "user", "content": "Hi"}]
     )
     prompt = anthropic_to_openai(request).messages[0].content
-    return Finding(_NAME in prompt, f"the system prompt begins with {prompt[:40]!r}")
+    return Finding(billing.NAME in prompt, f"the system prompt begins with {prompt[:40]!r}")
 
 
 def apply(surgery: Surgery) -> None:
@@ -42,29 +43,14 @@ def apply(surgery: Surgery) -> None:
         def anthropic_to_openai(request):
             engine = getattr(sys.modules.get("vllm_mlx.server"), "_engine", None)
             if engine is None or is_gemma4(engine):
-                request = request.model_copy(update={"system": _without_header(request.system)})
+                request = request.model_copy(
+                    update={"system": billing.without_line(request.system)}
+                )
             return original(request)
 
         return anthropic_to_openai
 
     surgery.wrap(_CONVERT, make)
-
-
-def _without_header(system: str | list[dict] | None) -> str | list[dict] | None:
-    """A system prompt, text or blocks, without the header's line."""
-    if isinstance(system, str):
-        return _LINE.sub("", system)
-    if system is None:
-        return None
-    kept = []
-    for block in system:
-        text = block.get("text") or ""
-        left = _LINE.sub("", text)
-        if left == text:
-            kept.append(block)
-        elif left:
-            kept.append({**block, "text": left})
-    return kept
 
 
 PATCH = Patch(id="vllm_mlx.anthropic_billing", targets=(_CONVERT,), apply=apply, probe=probe)

@@ -1,7 +1,7 @@
 """Without continuous batching every turn processes the whole conversation again.
 
 What the user sees: every turn of ``vllm-mlx serve``, with ``--mllm`` or a checkpoint that can see,
-takes as long as the whole conversation.
+takes as long as the whole conversation. (``prefix_reuse_text`` is for the others.)
 
 Why: the simple engine makes new caches for every request, whether it reads it with mlx-vlm's model
 or, where it holds text alone, with mlx-lm's.
@@ -25,23 +25,19 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
-from ...gemma4.prefix_cuts import cuts
 from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_lm.models import is_gemma4 as is_text_gemma4
-from ...hosts.mlx_lm.prefixes import seeing
 from ...hosts.mlx_vlm.tiny import model
+from ...hosts.vllm_mlx import text_steps
 from ...hosts.vllm_mlx.models import is_gemma4
 from ...hosts.vllm_mlx.prefixes import reads, watch
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
-_LOADS = ("vllm_mlx.models.mllm:MLXMultimodalLM.load", "vllm_mlx.models.llm:MLXLanguageModel.load")
+_LOAD = "vllm_mlx.models.mllm:MLXMultimodalLM.load"
 _BUILD = "vllm_mlx.text_model_from_vlm:build_text_model"
-# called with models of these, else as they are
-_STEP = "mlx_vlm.generate:generate_step"
-_TEXT_STEP = "mlx_lm.generate:generate_step"
+_STEP = "mlx_vlm.generate:generate_step"  # called with models that keep, else as it is
 _PREFIXES = "_gemma4_prefixes"
-_MODEL_KEY = "text"
 
 
 def probe() -> Finding:
@@ -83,11 +79,10 @@ class _Counting:
 
 
 def apply(surgery: Surgery) -> None:
-    for load in _LOADS:
-        surgery.wrap(load, _opening)
+    surgery.wrap(_LOAD, _opening)
     surgery.wrap(_BUILD, _opening_built)
     surgery.wrap(_STEP, _going_on)
-    surgery.wrap(_TEXT_STEP, _going_on_with_text)
+    surgery.wrap(text_steps.STEP, text_steps.going_on(_PREFIXES))
     watch(surgery)
 
 
@@ -119,12 +114,6 @@ def _store_of(made: Any) -> PrefixStore | None:
     return getattr(made, "__dict__", {}).get(_PREFIXES)
 
 
-def _keep(store: PrefixStore, ids: list[int], caches: list[Any], lengths: list[int]) -> None:
-    store.add(_MODEL_KEY, ids, caches, lengths)
-    limit = prefix_limit.limit()
-    store.trim(nbytes=prefix_limit.automatic() if limit is None else limit)
-
-
 def _going_on(original):
     signature = inspect.signature(original)
 
@@ -154,12 +143,12 @@ def _is_text(call: inspect.BoundArguments) -> bool:
 def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
     given, caches = call.arguments, call.arguments["prompt_cache"]
     ids = given["input_ids"][0].tolist()
-    length, found = store.find(_MODEL_KEY, ids)
+    length, found = store.find(text_steps.MODEL_KEY, ids)
     if found is not None:
         caches[:] = found
         _cut(given, length, len(ids))
         _cut(given.get("kwargs", {}), length, len(ids))
-    keep = functools.partial(_keep, store)
+    keep = functools.partial(text_steps.keep, store)
     reads(list(ids), length, keep)
     try:
         for token, logprobs in original(*call.args, **call.kwargs):
@@ -167,58 +156,6 @@ def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
             yield token, logprobs
     finally:
         keep(ids, caches, [min(len(ids), caches[0].offset)])
-
-
-def _going_on_with_text(original):
-    signature = inspect.signature(original)
-
-    def generate_step(*args, **kwargs):
-        call = signature.bind(*args, **kwargs)
-        given = call.arguments
-        store, caches = _store_of(given["model"]), given.get("prompt_cache")
-        if (
-            store is None
-            or given.get("input_embeddings") is not None
-            or any(getattr(cache, "keys", 0) is not None for cache in caches or ())
-        ):
-            return original(*args, **kwargs)
-        return _text_gone_on(original, call, store)
-
-    return generate_step
-
-
-def _text_gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
-    from mlx_lm.models.cache import make_prompt_cache
-
-    given = call.arguments
-    ids, said = given["prompt"].tolist(), given.get("prompt_progress_callback")
-    caches = given.get("prompt_cache")
-    if caches is None:
-        caches = make_prompt_cache(given["model"], max_kv_size=given.get("max_kv_size"))
-        given["prompt_cache"] = caches
-    start, found = store.find(_MODEL_KEY, ids)
-    if found is not None:
-        caches[:] = found
-        given["prompt"] = given["prompt"][start:]
-        given["logits_processors"] = seeing(given.get("logits_processors"), ids[:start])
-    prompt, done, places = list(ids), start, cuts(ids)
-
-    def progress(processed: int, total: int) -> None:
-        nonlocal done
-        now = start + processed
-        if parts := [cut for cut in places if done < cut <= now]:
-            _keep(store, prompt, caches, parts)
-        done = now
-        if said is not None:
-            said(processed, total)
-
-    given["prompt_progress_callback"] = progress
-    try:
-        for token, logprobs in original(*call.args, **call.kwargs):
-            ids.append(int(token))
-            yield token, logprobs
-    finally:
-        _keep(store, ids, caches, [min(len(ids), caches[0].offset)])
 
 
 def _cut(given: dict[str, Any], start: int, length: int) -> None:
@@ -229,5 +166,5 @@ def _cut(given: dict[str, Any], start: int, length: int) -> None:
 
 
 PATCH = Patch(
-    id="vllm_mlx.prefix_reuse_unbatched", targets=(*_LOADS, _BUILD), apply=apply, probe=probe
+    id="vllm_mlx.prefix_reuse_unbatched", targets=(_LOAD, _BUILD), apply=apply, probe=probe
 )
