@@ -23,7 +23,7 @@ from tests.hosts.pictures import PROMPTS
 pytest.importorskip("mlx_lm.models.gemma4", reason="no Gemma 4 in this mlx-lm")
 
 PLACEHOLDERS = Placeholders(502, 503, 505)
-CHUNKS = (8, 13, 64)
+CHUNKS = (8, 64)
 
 
 class TestImages(PatchContract):
