@@ -15,6 +15,7 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent))
 from tests.matrix import environments
 
+SIDE_BY_SIDE = ["-n", "auto", "--dist", "loadfile"]  # a file's tests share their servers
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 nox.options.sessions = ["lint", "tests", "activation"]  # the others take long, or all the releases
@@ -55,21 +56,22 @@ def _install_all_hosts(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, on the newest hosts."""
     session.install("-e", ".[hosts,test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session
 def vllm_mlx(session: nox.Session) -> None:
     """The tests that are about vllm-mlx, with all it needs but torch and gradio."""
     _install_all_hosts(session)
-    session.run("pytest", "tests/hosts", "--subject", "vllm_mlx", *session.posargs)
+    chosen = ["tests/hosts", "--subject", "vllm_mlx"]
+    session.run("pytest", *SIDE_BY_SIDE, *chosen, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def activation(session: nox.Session) -> None:
     """Activation, installed as users do, on every Python that is here."""
-    session.install("-e", ".", "hatchling", "hypothesis", "pytest")
-    session.run("pytest", "tests/activation", *session.posargs)
+    session.install("-e", ".", "hatchling", "hypothesis", "pytest", "pytest-xdist")
+    session.run("pytest", *SIDE_BY_SIDE, "tests/activation", *session.posargs)
 
 
 @nox.session
@@ -135,6 +137,13 @@ def neighbours(session: nox.Session) -> None:
     """A chat through programs built on the hosts, stock and patched; names leave out the others."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.neighbours", *session.posargs)
+
+
+@nox.session
+def trace(session: nox.Session) -> None:
+    """Checkpoints beside transformers, which needs torch; and that the stored references hold."""
+    session.install("-e", ".[hosts,test,trace]")
+    session.run("pytest", "tests/trace", *session.posargs)
 
 
 @nox.session

@@ -7,7 +7,7 @@ import importlib
 import signal
 import sys
 
-COMMANDS = ("doctor", "prove", "list", "explain", "bench", "audit")  # modules of commands/
+COMMANDS = ("doctor", "prove", "list", "explain", "trace", "bench", "audit")  # modules of commands/
 INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
 
 

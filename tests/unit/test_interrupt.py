@@ -20,7 +20,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("to", ["the group", "the command"])
-@pytest.mark.parametrize(("command", "processes"), [("doctor", 4), ("list", 4), ("bench", 1)])
+@pytest.mark.parametrize(
+    ("command", "processes"), [("doctor", 4), ("list", 4), ("trace", 2), ("bench", 1)]
+)
 def test_one_press_ends_the_command_and_all_it_has_started(tmp_path, command, processes, to):
     (tmp_path / "mlx_lm.py").write_text(HOST)
     running = start(tmp_path, command)
@@ -53,6 +55,8 @@ def start(folder, command: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # the group is the one that a terminal would tell
+        # whoever runs the tests in the background has them ignore the key
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,3 +31,12 @@ def test_every_module_is_the_patch_of_its_name(patch_id):
 def test_every_module_is_registered_and_nothing_else_of_ours():
     ours = [e.name for e in entry_points(group=GROUP) if e.value.startswith(patches.__name__)]
     assert sorted(ours) == IDS
+
+
+@pytest.mark.parametrize("patch_id", IDS)
+def test_no_module_imports_another_patch(patch_id):
+    """One that fails at its import takes no other along; what two share lies in hosts/."""
+    file = FOLDER.joinpath(*patch_id.split(".")).with_suffix(".py")
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level in (0, 3), f"from {'.' * node.level}{node.module or ''}"

@@ -38,7 +38,8 @@ def prefill(
     with mx.stream(how.get("stream") or host.generation_stream):
         for stop in stops:
             for model, part, embedded in readers:
-                mine = caches[part]
+                if not (mine := caches[part]):  # an assistant reads nothing itself
+                    continue
                 more = {}
                 if embedded is not None:
                     more["input_embeddings"] = embedded[start:stop][None]

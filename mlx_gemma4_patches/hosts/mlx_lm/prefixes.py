@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
+from packaging.version import Version
 
 from ...gemma4.prefix_cuts import cuts, shared
 from ...gemma4.prefix_limit import limit
@@ -85,6 +87,11 @@ def serves(prompt_cache: Any, model: Hashable) -> bool:
 def bound(store: PrefixStore) -> None:
     """Hold the store to what the user allows it."""
     store.trim(nbytes=limit())
+
+
+def shows_prompts() -> bool:
+    """Whether this mlx-lm shows logits processors all of a prompt, or its last token."""
+    return Version(version("mlx-lm")) >= Version("0.32.0")
 
 
 def seeing(

@@ -10,7 +10,7 @@ STEP = "mlx_lm.generate:speculative_generate_step"
 class View:
     """A model with some attributes replaced; the model itself stays as it is."""
 
-    def __init__(self, model: Any, **replaced: Any):
+    def __init__(self, model: Any, /, **replaced: Any):
         vars(self).update(replaced, _model=model)
 
     def __getattr__(self, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...gemma4 import tiny
+from ...gemma4 import tiny, tiny_assistant
 
 
 def text_model(shape: str) -> Any:
@@ -20,3 +20,17 @@ def text_model(shape: str) -> Any:
     weights = model.sanitize(tiny.weights(shape, shared_kv=shared_kv))
     model.load_weights(list(weights.items()))
     return model.eval()
+
+
+def assistant(shape: str) -> Any:
+    """The assistant of one shape, as the host makes it from its config, float32, no files.
+
+    Raises ValueError where the host knows no such type of model.
+    """
+    from mlx_lm.utils import _get_classes
+
+    config = tiny_assistant.config(shape)
+    kind, arguments = _get_classes(config)
+    made = kind(arguments.from_dict(config))
+    made.load_weights(list(made.sanitize(tiny_assistant.weights(shape)).items()))
+    return made.eval()

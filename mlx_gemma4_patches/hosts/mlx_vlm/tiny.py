@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,32 @@ def unified_model() -> Any:
         ]
     )
     return made.eval()
+
+
+def layer_sees(
+    model: Any, logits: Callable[[mx.array, mx.array], mx.array]
+) -> Callable[[str, mx.array], mx.array]:
+    """What ``gemma4.vision_mask.probe`` asks for.
+
+    Args:
+        model: a Gemma 4; it is left with one layer.
+        logits: given ids (B, L) and embeddings (B, L, hidden), makes it answer.
+    """
+    text_model = model.language_model.model
+    layers = text_model.layers
+
+    def sees(layer_type: str, ids: mx.array) -> mx.array:
+        text_model.layers = [next(x for x in layers if x.layer_type == layer_type)]
+        embeddings = model.get_input_embeddings(ids, None).inputs_embeds
+        length = ids.shape[1]
+        # row 0 as it is, in row 1 + k another embedding in place k
+        rows = mx.broadcast_to(embeddings, (1 + length, *embeddings.shape[1:]))
+        changed = mx.concatenate([mx.zeros((1, length)), mx.eye(length)])[..., None]
+        rows = mx.where(changed > 0, mx.roll(rows, 1, axis=-1), rows)
+        made = logits(mx.broadcast_to(ids, rows.shape[:2]), rows)
+        return (mx.abs(made[1:] - made[:1]).max(axis=-1) > 1e-6).T
+
+    return sees
 
 
 def processor() -> Any:

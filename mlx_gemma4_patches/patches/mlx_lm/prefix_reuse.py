@@ -29,7 +29,7 @@ import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
 from ...hosts.mlx_lm import prefixes, waiting
-from ...hosts.mlx_lm.models import is_gemma4
+from ...hosts.mlx_lm.models import is_assistant, is_gemma4
 from ...hosts.mlx_lm.prefill import Reader, prefill
 from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
@@ -166,9 +166,12 @@ def _keeping(original):
         caches, said = kwargs["prompt_cache"], kwargs.get("prompt_progress_callback")
         done = start = len(prompt.ids) - len(kwargs["prompt"])
         known = prompt.ids[:start]
-        if kwargs.get("draft_model") is None:  # else they are not shown the prompt at all
+        draft, has_media = kwargs.get("draft_model"), kwargs.get("input_embeddings") is not None
+        if draft is None or is_assistant(draft):  # else they are not shown the prompt at all
             processors = kwargs.get("logits_processors")
-            kwargs["logits_processors"] = prefixes.seeing(processors, known)
+            is_read = draft is not None and not has_media and prefixes.shows_prompts()
+            read = prompt.ids[:-1] if is_read else known
+            kwargs["logits_processors"] = prefixes.seeing(processors, read)
 
         def progress(processed, total):
             nonlocal done
@@ -179,7 +182,7 @@ def _keeping(original):
                 said(processed, total)
 
         # the host says nothing of its progress; where there are pictures, their patch does
-        if kwargs.get("draft_model") is not None and kwargs.get("input_embeddings") is None:
+        if draft is not None and not has_media:
             kwargs["prompt"] = _prefilled(kwargs, progress)
         return original(*args, **{**kwargs, "prompt_progress_callback": progress})
 

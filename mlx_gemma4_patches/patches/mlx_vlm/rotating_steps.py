@@ -2,7 +2,8 @@
 
 What the user sees: "finalize() should be called before deocoding" when prompts with a cached
 prefix end in a step of one token (0.6.4); wrong text for short prompts in a batch that verifies
-several tokens at once after it has been decoded past the window.
+several tokens at once after it has been decoded past the window. The server with a drafter is such
+a case: of two requests at once one is answered otherwise than alone (0.7.10, from word 13 on).
 
 Why: see ``gemma4.cache_steps``. The update of one token is repaired since mlx-vlm 0.6.5, its mask
 since 0.7.1; the mask of several tokens is not.

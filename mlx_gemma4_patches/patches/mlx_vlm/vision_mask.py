@@ -17,9 +17,7 @@ Upstream: huggingface/transformers#46711, #46850.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
 
 import mlx.core as mx
 
@@ -46,33 +44,7 @@ def probe() -> Finding:
         types = (ids == model.config.image_token_id).astype(mx.int32)
         return model.language_model(ids, inputs_embeds=embeddings, mm_token_type_ids=types).logits
 
-    return vision_mask.probe(layer_sees(model, logits))
-
-
-def layer_sees(
-    model: Any, logits: Callable[[mx.array, mx.array], mx.array]
-) -> Callable[[str, mx.array], mx.array]:
-    """What ``gemma4.vision_mask.probe`` asks for.
-
-    Args:
-        model: a Gemma 4; it is left with one layer.
-        logits: given ids (B, L) and embeddings (B, L, hidden), makes it answer.
-    """
-    text_model = model.language_model.model
-    layers = text_model.layers
-
-    def sees(layer_type: str, ids: mx.array) -> mx.array:
-        text_model.layers = [next(x for x in layers if x.layer_type == layer_type)]
-        embeddings = model.get_input_embeddings(ids, None).inputs_embeds
-        length = ids.shape[1]
-        # row 0 as it is, in row 1 + k another embedding in place k
-        rows = mx.broadcast_to(embeddings, (1 + length, *embeddings.shape[1:]))
-        changed = mx.concatenate([mx.zeros((1, length)), mx.eye(length)])[..., None]
-        rows = mx.where(changed > 0, mx.roll(rows, 1, axis=-1), rows)
-        made = logits(mx.broadcast_to(ids, rows.shape[:2]), rows)
-        return (mx.abs(made[1:] - made[:1]).max(axis=-1) > 1e-6).T
-
-    return sees
+    return vision_mask.probe(tiny.layer_sees(model, logits))
 
 
 def apply(surgery: Surgery) -> None:

@@ -18,7 +18,6 @@ from ...gemma4 import vision_mask
 from ...hosts.mlx_vlm import placeholders, tiny
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
-from .vision_mask import layer_sees
 
 _TARGET = "mlx_vlm.models.gemma4_unified.gemma4_unified:Model.__call__"
 
@@ -38,7 +37,7 @@ def probe() -> Finding:
         finally:
             model.get_input_embeddings = embed
 
-    return vision_mask.probe(layer_sees(model, logits))
+    return vision_mask.probe(tiny.layer_sees(model, logits))
 
 
 def apply(surgery: Surgery) -> None:

@@ -1,0 +1,144 @@
+"""mlx-lm takes Gemma 4's own assistants as draft models.
+
+What the user sees without it: ``--draft-model`` with the assistant that Google publishes for a
+Gemma 4 ends in "Model type gemma4_assistant not supported". With it, ``mlx_lm.generate`` and
+``mlx_lm.server`` take one through ``--draft-model`` and ``--num-draft-tokens``, and ``generate``
+and ``stream_generate`` through ``draft_model=``; the text is that without one.
+
+Why: an assistant is no language model, which is what mlx-lm drafts with.
+
+How: its type of model becomes known, ``speculative_generate_step`` hands over to
+``hosts.mlx_lm.assisted`` where the draft model is one, and the folder of an assistant, which has no
+tokenizer, gets that of the model loaded before it. It can be deleted when mlx-lm has assistants.
+
+Where the query of an assistant stands is open: transformers puts it at the position of the next
+token, n, and shows it the window and one key more, vLLM and mlx-vlm at n - 1 with the window. Here
+it is as in transformers. More or fewer drafts may be accepted; the text is the same.
+
+Upstream: none known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ...gemma4 import tiny, tiny_assistant
+from ...hosts.mlx_lm.models import is_assistant, is_gemma4
+from ...hosts.mlx_lm.prefixes import shows_prompts
+from ...hosts.mlx_lm.speculation import STEP
+from ...hosts.mlx_lm.tiny import assistant as tiny_model
+from ...hosts.mlx_lm.tiny import text_model
+from ...patch import Finding, NotApplicable, Patch
+from ...surgery import Surgery
+
+_TEXT = "mlx_lm.models.gemma4_text:Gemma4TextModel.__call__"
+_TOKENIZER = "mlx_lm.utils:load_tokenizer"
+
+
+def probe() -> Finding:
+    try:
+        from mlx_lm.models import gemma4  # noqa: F401
+    except ImportError:
+        raise NotApplicable("this mlx-lm has no Gemma 4") from None
+    from mlx_lm.generate import generate_step, speculative_generate_step
+
+    try:
+        assistant = tiny_model("e2b")
+    except ValueError as error:
+        return Finding(True, str(error))
+    model, prompt, how = text_model("e2b"), mx.array(tiny.prompt(20)), {"max_tokens": 6}
+    plain = [token for token, _ in generate_step(prompt, model, **how)]
+    said = [token for token, *_ in speculative_generate_step(prompt, model, assistant, **how)]
+    if said != plain:
+        return Finding(True, f"greedy tokens are {said} with an assistant, {plain} without")
+    return Finding(False, "an assistant drafts, and the text is that without")
+
+
+def apply(surgery: Surgery) -> None:
+    from ...hosts.mlx_lm import assistant
+
+    for kind in tiny_assistant.TYPES:
+        surgery.add_entry("sys:modules", f"mlx_lm.models.{kind}", assistant)
+    surgery.wrap(_TEXT, _heard)
+    surgery.wrap(STEP, _with_an_assistant)
+    surgery.wrap(_TOKENIZER, _of_the_target)
+
+
+def _heard(original: Callable) -> Callable:
+    from ...hosts.mlx_lm.assisted import hear
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = original(self, *args, **kwargs)
+        hear(hidden)
+        return hidden
+
+    return __call__
+
+
+def _with_an_assistant(original: Callable) -> Callable:
+    from ...hosts.mlx_lm.assisted import assisted_generate_step
+
+    signature = inspect.signature(original)
+
+    def speculative_generate_step(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        if not is_assistant(call.arguments["draft_model"]):
+            return original(*args, **kwargs)
+        _require_a_pair(call.arguments["model"], call.arguments["draft_model"])
+        call.apply_defaults()
+        return assisted_generate_step(**call.arguments, shows_prompt=shows_prompts())
+
+    return speculative_generate_step
+
+
+def _require_a_pair(model: Any, assistant: Any) -> None:
+    wanted = assistant.args.backbone_hidden_size
+    if not is_gemma4(model):
+        raise ValueError("the draft model is an assistant of Gemma 4, and the model is no Gemma 4")
+    size = getattr(model, "language_model", model).args.hidden_size
+    if size != wanted:
+        raise ValueError(
+            f"the draft model is the assistant of a Gemma 4 with hidden size {wanted}, and this "
+            f"model's is {size}: take the assistant that is published for this model"
+        )
+
+
+def _of_the_target(original: Callable) -> Callable:
+    signature = inspect.signature(original)
+    latest: Callable[[], Any] = lambda: None  # noqa: E731
+
+    def load_tokenizer(*args: Any, **kwargs: Any) -> Any:
+        nonlocal latest
+        folder = Path(signature.bind(*args, **kwargs).arguments["model_path"])
+        if _is_bare_assistant(folder) and (tokenizer := latest()) is not None:
+            return tokenizer
+        tokenizer = original(*args, **kwargs)
+        with contextlib.suppress(TypeError):
+            latest = weakref.ref(tokenizer)
+        return tokenizer
+
+    return load_tokenizer
+
+
+def _is_bare_assistant(folder: Path) -> bool:
+    """Whether a folder holds an assistant, and no tokenizer."""
+    from mlx_lm.utils import load_config
+
+    if any(folder.glob("tokenizer*")) or not (folder / "config.json").is_file():
+        return False
+    return load_config(folder).get("model_type") in tiny_assistant.TYPES
+
+
+PATCH = Patch(
+    id="mlx_lm.assistant",
+    targets=(STEP, f"{_TEXT}(self)", f"{_TOKENIZER}(model_path)"),
+    apply=apply,
+    probe=probe,
+)

@@ -1,0 +1,58 @@
+"""What is traced: tiny checkpoints, the prompts they are given, and ways of reading them.
+
+Every way of reading a text has the same reference: however a prompt gets into the model, each
+tensor is what it is when the prompt is read at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..gemma4 import tiny
+
+FOLDER = Path(__file__).parent  # of the stored references
+SAMPLES = 512  # values that are stored of each tensor
+CHUNK = 7  # tokens of a step of chunked prefill
+PROMPT, SAID, QUESTION = 40, 4, 12  # tokens of the text: a turn, its answer, the next turn
+LENGTH = PROMPT + SAID + QUESTION
+IMAGE = (6, 4)  # soft tokens down and across, more than the window has
+FRAMES = 100  # of sound, 10 ms each
+
+_TEXT = ("text", "chunked", "batched", "cached")
+WAYS = {"mlx_lm": _TEXT, "mlx_vlm": (*_TEXT, "image", "sound")}  # of each host
+_SHAPES = {"sound": ("e2b",), "image": (*tiny.SHAPES, "12b")}  # elsewhere those of tiny
+
+
+class Case(NamedTuple):
+    """One shape of ``gemma4.tiny``, or 12b, which has the text of dense, read in one way."""
+
+    shape: str
+    way: str
+
+    @property
+    def reference(self) -> str:
+        """The name that its numbers have in the shape's file."""
+        return self.way if self.way in ("image", "sound") else "text"
+
+
+def of_host(host: str) -> list[Case]:
+    """Every case that a host has."""
+    return [Case(shape, way) for way in WAYS[host] for shape in _SHAPES.get(way, tiny.SHAPES)]
+
+
+def frames() -> np.ndarray:
+    """float32 (1, FRAMES, 128): log-mel energies, noise."""
+    return (tiny.unit("mel", (1, FRAMES, 128)) * 4 - 2).astype(np.float32)
+
+
+def sampled(positions: int, width: int) -> np.ndarray:
+    """Which values of a (positions, width) tensor are stored: flat indices.
+
+    Some of every position, and all of the last, which is the only one that some hosts compute.
+    """
+    total = positions * width
+    spread = np.linspace(0, total - 1, min(SAMPLES, total)).astype(np.int64)
+    return np.union1d(spread, np.arange(total - width, total))

@@ -1,0 +1,81 @@
+"""The child that reads: one host, stock or patched, and what became of each tensor.
+
+``python -m mlx_gemma4_patches.trace.reading HOST CASES`` tells ``begin`` before each case and
+dtype, and ``case`` with what came of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any
+
+from ..children import tell
+from ..patch import NotApplicable
+from .cases import FOLDER, Case
+
+DTYPES = ("float32", "bfloat16")
+
+
+def main(host: str, cases: str) -> None:
+    import mlx_gemma4_patches
+
+    mlx_gemma4_patches.activate()
+    importlib.import_module(host)
+    for shape, way, dtype in json.loads(cases):
+        tell("begin", shape, way, dtype)
+        tell("case", shape, way, dtype, _read(host, Case(shape, way), dtype))
+
+
+def _read(host: str, case: Case, dtype: str) -> dict[str, Any]:
+    """``tensors``, each with what ``limits.judge`` says; or ``not_applicable``, or ``error``."""
+    try:
+        return _judged(host, case, dtype)
+    except NotApplicable as reason:
+        return {"not_applicable": str(reason)}
+    except Exception as error:
+        if "only supports float32" in str(error):  # mlx's experts on a CPU
+            return {"not_applicable": f"mlx computes no {case.shape} in {dtype} on this device"}
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def _judged(host: str, case: Case, dtype: str) -> dict[str, Any]:
+    import mlx.core as mx
+    import numpy as np
+
+    from . import limits
+
+    reader = importlib.import_module(f"{__package__}.{host}")
+    stored, about = mx.load(str(FOLDER / f"{case.shape}.safetensors"), return_metadata=True)
+    about = json.loads(about["about"])
+    sizes = about["tensors"][case.reference]
+    ids = stored[f"{case.reference}/ids"].tolist()
+    model = reader.model(case)
+    if dtype == "bfloat16":
+        model.set_dtype(mx.bfloat16)
+    seen = reader.read(model, case, ids).seen(ids)
+    tensors = {
+        name: limits.judge(size, np.array(stored[f"{case.reference}/{name}"]), *seen[name], dtype)
+        for name, size in sizes.items()
+        if name in seen and len(seen[name][0])  # releases differ in what they show
+    }
+    return {"tensors": tensors, **_notes(case, about)}
+
+
+def _notes(case: Case, about: dict[str, Any]) -> dict[str, str]:
+    if "disagreement" not in about:
+        return {}
+    other = about["disagreement"]
+    return {
+        "note": f"{case.shape}, {case.way}: {about['source'].partition(',')[0]} disagrees with "
+        f"itself, from {other['tensor']} on ({other['error']:.0%} of it; {other['logits']:.0%} of "
+        "the logits). generate() as it is called by default lets the tokens of an image see each "
+        "other in every layer, at any distance; its masks for static caches do so in "
+        "sliding-window layers alone, within the window, as do Google's own library and vLLM. "
+        "The limits are those of the second rule; gemma4/vision_mask.py has the sources."
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
