@@ -168,6 +168,13 @@ def releases(session: nox.Session) -> None:
 
 
 @nox.session
+def machines(session: nox.Session) -> None:
+    """Gemma 4 in 2 and 4 processes of this machine, all shapes and types (many minutes)."""
+    session.install("-e", ".[hosts,test]")
+    session.run("python", "-m", "tests.hosts.machines")
+
+
+@nox.session
 def rehearsal(session: nox.Session) -> None:
     """Every release of the past as if nobody had measured it yet; ``-- --write`` for the README."""
     session.install("-e", ".[test]")

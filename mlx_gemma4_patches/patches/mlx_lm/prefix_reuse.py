@@ -30,6 +30,7 @@ import mlx.core as mx
 from ...gemma4 import prefix_limit, tiny
 from ...hosts.mlx_lm import prefixes, waiting
 from ...hosts.mlx_lm.models import is_assistant, is_gemma4
+from ...hosts.mlx_lm.prefill import Reader, prefill
 from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -148,10 +149,11 @@ def _keeping(original):
         caches, said = kwargs["prompt_cache"], kwargs.get("prompt_progress_callback")
         done = start = len(prompt.ids) - len(kwargs["prompt"])
         known = prompt.ids[:start]
-        draft = kwargs.get("draft_model")
+        draft, has_media = kwargs.get("draft_model"), kwargs.get("input_embeddings") is not None
         if draft is None or is_assistant(draft):  # else they are not shown the prompt at all
             processors = kwargs.get("logits_processors")
-            read = prompt.ids[:-1] if draft is not None and prefixes.shows_prompts() else known
+            is_read = draft is not None and not has_media and prefixes.shows_prompts()
+            read = prompt.ids[:-1] if is_read else known
             kwargs["logits_processors"] = prefixes.seeing(processors, read)
 
         def progress(processed, total):
@@ -162,7 +164,8 @@ def _keeping(original):
             if said is not None:
                 said(processed, total)
 
-        if draft is not None:  # the host says nothing of its progress
+        # the host says nothing of its progress; where there are pictures, their patch does
+        if draft is not None and not has_media:
             kwargs["prompt"] = _prefilled(kwargs, progress)
         return original(*args, **{**kwargs, "prompt_progress_callback": progress})
 
@@ -171,25 +174,13 @@ def _keeping(original):
 
 def _prefilled(given: dict[str, Any], progress: Callable[[int, int], None]) -> list[int]:
     """What is left of the prompt when both models have read it but for its last token."""
-    from mlx_lm import generate
     from mlx_lm.models.cache import make_prompt_cache
 
-    host = inspect.getmodule(generate)
-    ids, caches, step = given["prompt"], given["prompt_cache"], given["prefill_step_size"]
+    ids, step = given["prompt"], given["prefill_step_size"]
     own = len(make_prompt_cache(given["model"]))
-    with mx.stream(given.get("stream") or host.generation_stream):
-        for start in range(0, len(ids) - 1, step):
-            chunk = mx.array([ids[start : min(start + step, len(ids) - 1)]])
-            for model, mine in (("model", slice(own)), ("draft_model", slice(own, None))):
-                if not (part := caches[mine]):  # an assistant reads nothing itself
-                    continue
-                given[model](chunk, cache=part)
-                if given.get("kv_bits") is not None:
-                    names = ("quantized_kv_start", "kv_group_size", "kv_bits")
-                    host.maybe_quantize_kv_cache(part, *map(given.get, names))
-                caches[mine] = part
-            mx.eval([cache.state for cache in caches])
-            progress(start + chunk.shape[1], len(ids))
+    readers = (Reader(given["model"], slice(own)), Reader(given["draft_model"], slice(own, None)))
+    stops = [*range(step, len(ids) - 1, step), len(ids) - 1] if len(ids) > 1 else []
+    prefill(readers, mx.array(ids), given["prompt_cache"], stops, given, progress)
     return ids[-1:]
 
 

@@ -1,0 +1,111 @@
+"""mlx-lm's Gemma 4 on 1, 2 and 4 machines: ``python -m tests.hosts.machines``, some minutes.
+
+For each tiny shape in float32, bfloat16 and 4 bits: how far the logits are from those of one
+process, how many greedy tokens are the same, and how many bytes each process holds. Ends with 1
+where they are too far away. Then, on paper, what a machine of several holds of the published sizes
+in 4 bits, and what it sends for each token.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+import mlx_gemma4_patches
+from mlx_gemma4_patches.gemma4 import sizes, tiny
+from mlx_gemma4_patches.hosts.mlx_lm import sharding
+from tests.hosts import checkpoints, sharded, tokenizer
+
+# how far logits may be; in bfloat16 those of one process are 2.3 from transformers in float32
+KINDS = {"float32": 1e-3, "bfloat16": 2.3, "4 bits": 1e-3}
+COUNTS = (2, 4)
+
+
+def save(shape: str, kind: str, folder: Path) -> Path:
+    """A tiny checkpoint of one of ``KINDS``, and which shape it is."""
+    from mlx_lm.utils import load_model
+
+    tiny.save(shape, folder, dtype=mx.bfloat16 if kind == "bfloat16" else mx.float32)
+    tokenizer.save(folder)
+    (folder / "shape.json").write_text(json.dumps(shape))
+    if kind == "4 bits":
+        model, _ = load_model(folder)
+        nn.quantize(model, checkpoints.GROUP, 4)  # experts too
+        checkpoints.change(
+            folder,
+            lambda config: checkpoints.quantization(config, 4),
+            lambda _: dict(tree_flatten(model.parameters())),
+            "mlx",
+        )
+    return folder
+
+
+def compare(folder: Path, count: int) -> tuple[float, list[str], list[int]]:
+    """The distance of logits, counts of equal tokens, and bytes of one process and of ``count``."""
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(folder)
+    alone = sharded.answers(model, json.loads((folder / "shape.json").read_text()))
+    done = sharded.launch(folder, count)
+    assert done.returncode == 0, done.stdout + done.stderr
+    together = mx.load(str(folder / "out.safetensors"))
+    far = max(mx.abs(together[n] - alone[n]).max().item() for n in ("logits", "image_logits"))
+    same = [
+        f"{(together[name] == alone[name]).sum().item()}/{alone[name].size}"
+        for name in ("greedy", "image_greedy", "batch")
+    ]
+    return far, same, [sharded.nbytes(model), *together["nbytes"].tolist()]
+
+
+def on_paper(name: str, count: int) -> tuple[int, int, int]:
+    """Bytes that the fullest of ``count`` machines holds of a size, sums a token, bytes sent.
+
+    A ring sends 2 (n - 1) / n times what it adds up; activations have 2 bytes.
+    """
+    from mlx_lm.models import gemma4_text
+
+    held = []
+    for rank in range(count):
+        config = sizes.text_config(name)
+        model = gemma4_text.Model(gemma4_text.ModelArgs.from_dict(config))
+        nn.quantize(model, checkpoints.GROUP, 4)  # nothing is computed, here and below
+        group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: count)
+        sharding.shard(model.model, group)
+        held.append(sharded.nbytes(model))
+    parts = [part for _, part in model.named_modules()]
+    hidden = config["hidden_size"] * sum(isinstance(part, sharding.Summed) for part in parts)
+    table = config["num_hidden_layers"] * config["hidden_size_per_layer_input"]
+    tables = sum(isinstance(part, sharding.DividedTable) for part in parts)
+    sums = sum(isinstance(part, (sharding.Summed, sharding.DividedTable)) for part in parts)
+    return max(held), sums, 2 * (hidden + table * tables) * 2 * (count - 1) // count
+
+
+def main() -> int:
+    mlx_gemma4_patches.activate()
+    mx.set_default_device(mx.cpu)
+    too_far = False
+    for shape in tiny.SHAPES:
+        for kind, limit in KINDS.items():
+            if (shape, kind) == ("moe", "bfloat16"):
+                continue  # no gather_mm of mlx for CPUs takes it, in one process either
+            for count in COUNTS:
+                with tempfile.TemporaryDirectory() as folder:
+                    far, same, held = compare(save(shape, kind, Path(folder)), count)
+                print(f"{shape}, {kind}, {count}: {far:.1e}, {', '.join(same)}, {held}", flush=True)
+                too_far |= far > limit
+    for name in ("e2b", "26b-a4b", "31b"):
+        for count in (1, 2, 4, 8):
+            held, sums, sent = on_paper(name, count)
+            print(f"{name}, {count}: {held / 1e9:.2f} GB, {sums} sums, {sent / 1e3:.0f} kB a token")
+    return int(too_far)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""mlx-lm's Gemma 4 in several processes of this machine, by ``mlx.launch`` and its ring.
+
+As a program, ``python -m tests.hosts.sharded FOLDER OUT`` is one of them: it answers what
+``answers`` asks, and the first writes it to OUT. ``--die`` has the last one end in the middle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from tests.hosts.parity import reference
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LAUNCH = "from mlx._distributed_utils.launch import main; main()"
+TOKENS = 8
+PATIENCE = 300  # seconds for all processes together
+
+
+def launch(folder: Path, count: int, *options: str) -> subprocess.CompletedProcess:
+    """Run ``count`` processes; OUT is ``folder / "out.safetensors"``.
+
+    Raises subprocess.TimeoutExpired: one of them has not ended in time.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-c", _LAUNCH, "-n", str(count), "--backend", "ring"),
+        *("--starting-port", str(port), "--cwd", str(_ROOT), "--"),
+        *(sys.executable, "-m", __name__, str(folder), str(folder / "out.safetensors")),
+        *options,
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # the launcher does not take its processes along when it ends
+    )
+    try:
+        said = process.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
+def answers(model: Any, shape: str) -> dict[str, mx.array]:
+    """Logits of prompts with and without images, and what is said to them, alone and in a batch."""
+    from mlx_lm.generate import BatchGenerator, generate_step
+
+    from mlx_gemma4_patches.gemma4 import tiny
+    from mlx_gemma4_patches.gemma4.embedded import embed
+    from mlx_gemma4_patches.gemma4.placeholders import Placeholders
+
+    expected = reference(shape)
+    ids, pictured = expected["ids_40"], expected["ids_images"]
+    is_whole = tiny.config(shape)["text_config"]["use_bidirectional_attention"] == "vision"
+    embedded = embed(
+        pictured,
+        model.language_model.model.embed_tokens,
+        {502: [expected["features_images"]]},
+        is_whole,
+        Placeholders(502, 503, 505),
+    )
+    logits = {
+        "logits": model(ids[None])[0],
+        "image_logits": model(pictured[None], input_embeddings=embedded[None])[0],
+    }
+    mx.eval(logits)  # before the generators: they run ahead in a stream of their own
+    greedy = [t for t, _ in generate_step(ids, model, max_tokens=TOKENS, prefill_step_size=16)]
+    seen = generate_step(pictured, model, max_tokens=TOKENS, input_embeddings=embedded)
+    image_greedy = [t for t, _ in seen]
+    generator = BatchGenerator(model, max_tokens=TOKENS, stop_tokens=[])
+    uids = generator.insert([ids.tolist(), expected["ids_8"].tolist()])
+    said = {uid: [] for uid in uids}
+    while min(map(len, said.values())) < TOKENS:
+        responses = generator.next()
+        for response in responses[1] if isinstance(responses, tuple) else responses:
+            said[response.uid].append(response.token)
+    return {
+        **{name: values.astype(mx.float32) for name, values in logits.items()},
+        "greedy": mx.array([int(token) for token in greedy]),
+        "image_greedy": mx.array([int(token) for token in image_greedy]),
+        "batch": mx.array([said[uid][:TOKENS] for uid in uids]),
+    }
+
+
+def nbytes(model: Any) -> int:
+    return sum(value.nbytes for _, value in tree_flatten(model.parameters()))
+
+
+def run(folder: str, out: str, *options: str) -> None:
+    import mlx_gemma4_patches
+
+    mlx_gemma4_patches.activate()
+    mx.set_default_device(mx.cpu)
+    from mlx_lm.utils import sharded_load
+
+    group = mx.distributed.init(strict=True)
+    model, _ = sharded_load(folder)
+    if "--die" in options:
+        if group.rank() == group.size() - 1:
+            print("this process ends", flush=True)
+            os._exit(3)
+        while True:
+            mx.eval(model(mx.array([[2, 120]])))
+    held = mx.distributed.all_gather(mx.array([nbytes(model)]))
+    mx.eval(held)
+    made = answers(model, json.loads((Path(folder) / "shape.json").read_text()))
+    if group.rank() == 0:
+        mx.save_safetensors(out, {**made, "nbytes": held})
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])
