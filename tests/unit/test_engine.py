@@ -71,15 +71,15 @@ def host(tmp_path, monkeypatch):
     # the engine of this process has the real host's patches, and may not see this one
     monkeypatch.setattr(mlx_gemma4_patches._finder, "names", set())
     monkeypatch.setattr(engine, "ENGINE", None)
-    real = taken_out("mlx_lm")
+    real = taken_out()
     yield package
-    taken_out("mlx_lm")
+    taken_out()
     sys.modules.update(real)
 
 
-def taken_out(root):
-    """The modules of a package, which are imported no more."""
-    names = [name for name in sys.modules if name.partition(".")[0] == root]
+def taken_out():
+    """The modules of the hosts, which are imported no more."""
+    names = [name for name in sys.modules if name.partition(".")[0] in mlx_gemma4_patches.HOSTS]
     return {name: sys.modules.pop(name) for name in names}
 
 
