@@ -88,10 +88,13 @@ def _copy(processor: Any) -> Any:
 
 
 def probe() -> Finding:
-    from mlx_vlm.server.generation import GenerationArguments, ResponseGenerator
-
+    none = NotApplicable("this mlx-vlm applies a schema to thoughts as well, or knows none")
+    try:
+        from mlx_vlm.server.generation import GenerationArguments, ResponseGenerator
+    except ImportError:
+        raise none from None
     if "input_ids" not in inspect.signature(ResponseGenerator._make_logits_processors).parameters:
-        raise NotApplicable("this mlx-vlm applies a schema to thoughts as well")
+        raise none
     server = ResponseGenerator.__new__(ResponseGenerator)
     server.model = SimpleNamespace(config=SimpleNamespace(model_type="gemma4"))
     server.tokenizer = SimpleNamespace(encode=_encode)
