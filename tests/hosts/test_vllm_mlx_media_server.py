@@ -17,6 +17,8 @@ if Version(version("vllm-mlx")) < Version("0.6"):
 
 @pytest.mark.parametrize("arguments", [[], ["--continuous-batching"]], ids=["alone", "batches"])
 def test_media_of_every_kind(tmp_path, arguments: list[str]) -> None:
-    folder = hearing.save(tmp_path / "gemma-4-tiny")
+    folder = tmp_path / "gemma-4-tiny"  # the host knows a Gemma 4 by its name too
+    folder.mkdir()
+    hearing.save(folder)
     with serve("vllm_mlx", folder, "--mllm", *arguments) as server:
         media_door.check(server, folder)
