@@ -188,12 +188,12 @@ class Engine:
         record = self.records[patch_id]
         if record.surgery is None:
             return
-        above, changed = [], set(record.surgery.changed_targets())
+        above, changed = [], record.surgery.changed_places()
         for other in self._applied[self._applied.index(record) + 1 :]:
-            targets = other.surgery.changed_targets() if other.surgery else []
-            if changed & set(targets):  # its wrapper lies on ours, or on such a one
+            places = other.surgery.changed_places() if other.surgery else set()
+            if changed & places:  # its wrapper lies on ours, or on such a one
                 above.append(other)
-                changed |= set(targets)
+                changed |= places
         for other in reversed(above):
             self._take_back(other)
         self._take_back(record)

@@ -163,6 +163,10 @@ class Surgery:
         """Every owner and name changed, names bound by ``from ... import`` among them."""
         return [(change.owner, change.name) for change in self._changes]
 
+    def changed_places(self) -> set[tuple[int, str]]:
+        """Where the changes are, the same for all names that a class is reached by."""
+        return {(id(owner), name) for owner, name in self.changed_names()}
+
     def undo(self) -> list[str]:
         """Take the changes back, newest first; returns the places somebody else changed since."""
         left = []

@@ -468,6 +468,41 @@ def test_a_wrapper_of_somebody_else_around_ours_leaves_it_applied(run, wrap, cap
     assert not caplog.records
 
 
+def test_two_patches_share_a_target_by_two_names(host, run):
+    (host / "user.py").write_text("from mlx_lm.core import Cache\n")
+    user = importlib.import_module("mlx_lm.user")
+    original = vars(core().Cache)["add"]
+
+    def times_ten(surgery):
+        surgery.wrap("mlx_lm.user:Cache.add", lambda original: lambda a, b: original(a, b) * 10)
+
+    def plus_one(surgery):
+        surgery.wrap("mlx_lm.core:Cache.add", lambda original: lambda a, b: original(a, b) + 1)
+
+    targets = ("mlx_lm.core:Cache.add", "mlx_lm.user:Cache.add")
+    prints = {target: fingerprint(target) for target in targets}
+    second = Patch(
+        id="mlx_lm.second",
+        targets=targets[1:],
+        apply=times_ten,
+        probe=lambda: Finding(False, ""),
+        row={
+            "title": "t",
+            "faulty": [{"mlx-lm": "==1.0.0"}],
+            "code": [{"releases": ["1.0.0"], "targets": {targets[1]: prints[targets[1]]}}],
+        },
+    )
+    first = make_patch(plus_one, targets[:1])
+    started = run(first, Point(second, package="theirs"), code=targets[:1])
+    assert user.Cache.add(3, 1) == 30
+    started.undo(ID)  # the lower one
+    assert user.Cache.add(3, 1) == 20
+    started.apply(ID)
+    started.undo(ID)
+    started.undo("mlx_lm.second")
+    assert vars(core().Cache)["add"] is original
+
+
 def test_status_imports_nothing(run):
     started = run(make_patch())
     del sys.modules["mlx_lm.core"]
