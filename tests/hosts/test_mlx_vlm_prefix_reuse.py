@@ -51,11 +51,15 @@ def _has_anthropic_endpoint() -> bool:
         return False
 
 
-def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(tmp_path: Path) -> None:
+def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "apc"
+    monkeypatch.setenv("APC_DISK_PATH", str(disk))  # before 0.7 there is none unless one is named
     route = reuse.ROUTES["mlx_vlm APC"]
     with reuse.client(route, tmp_path / "model", "dense") as made:
         conversations.two(made.ask)
-        files = _when_written(made.folder)
+        files = _when_written(disk)
     bad = (
         files[0].read_bytes()[:-100],
         b"no tensors",
@@ -74,7 +78,7 @@ def _when_written(folder: Path) -> list[Path]:
     """The files of the prefix cache, when the thread that writes them is done."""
     files: list[Path] = []
     for _ in range(100):
-        before, files = files, sorted(folder.glob(".cache/mlx-vlm/apc/*/exact_*.safetensors"))
+        before, files = files, sorted(folder.rglob("exact_*.safetensors"))
         if files and files == before:
             return files
         time.sleep(0.5)
