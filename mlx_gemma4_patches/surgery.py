@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import HOSTS
@@ -181,6 +182,11 @@ class Surgery:
                 delattr(change.owner, change.name)
             else:
                 setattr(change.owner, change.name, change.before)
+                is_of_module = isinstance(change.owner, ModuleType) and not change.is_rebound
+                if is_of_module and callable(change.after):
+                    # modules that were imported since have bound ours
+                    for module, name in _bound_to(change.after):
+                        setattr(module, name, change.before)
         return left
 
     def _wrapper(self, make: Callable[[Callable], Callable], original: Any) -> Callable:
@@ -196,9 +202,16 @@ class Surgery:
         self._changes.append(_Change(target, is_rebound, owner, name, before, value))
 
     def _rebind(self, target: str, before: Any, after: Any) -> None:
-        for module_name, module in list(sys.modules.items()):
-            if module_name.partition(".")[0] not in HOSTS and module_name != "__main__":
-                continue
-            for name, value in list(getattr(module, "__dict__", {}).items()):
-                if value is before:
-                    self._set(target, module, name, after, is_rebound=True)
+        for module, name in _bound_to(before):
+            self._set(target, module, name, after, is_rebound=True)
+
+
+def _bound_to(value: Any) -> list[tuple[ModuleType, str]]:
+    """The names in modules of the hosts, and of the program, that hold ``value``."""
+    return [
+        (module, name)
+        for module_name, module in list(sys.modules.items())
+        if module_name.partition(".")[0] in HOSTS or module_name == "__main__"
+        for name, held in list(getattr(module, "__dict__", {}).items())
+        if held is value
+    ]

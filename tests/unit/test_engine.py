@@ -399,6 +399,17 @@ def test_unknown_ids_in_the_settings_are_named_with_the_nearest(run):
     ]
 
 
+def test_undo_reaches_modules_that_were_imported_since(host, run):
+    original = core().double
+    started = run(make_patch())
+    user = importlib.import_module("mlx_lm.user")
+    assert user.double(3) == 6
+    started.undo(ID)
+    assert user.double is original
+    started.apply(ID)
+    assert user.double(3) == 6
+
+
 def test_two_patches_share_a_target(run):
     prints = {"releases": ["1.0.0"], "targets": {TARGET: "set below"}}
     core()
