@@ -38,7 +38,8 @@ def launch(folder: Path, count: int, *options: str) -> subprocess.CompletedProce
     command = [
         *(sys.executable, "-c", _LAUNCH, "-n", str(count), "--backend", "ring"),
         *("--starting-port", str(port), "--cwd", str(_ROOT), "--"),
-        *(sys.executable, "-m", __name__, str(folder), str(folder / "out.safetensors")),
+        # mlx before 0.32 takes what is a file for a program in Python
+        *("env", sys.executable, "-m", __name__, str(folder), str(folder / "out.safetensors")),
         *options,
     ]
     process = subprocess.Popen(
