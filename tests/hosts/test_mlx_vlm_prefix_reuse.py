@@ -55,7 +55,7 @@ def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "apc"
-    monkeypatch.setenv("APC_DISK_PATH", str(disk))  # before 0.7 there is none unless one is named
+    monkeypatch.setenv("APC_DISK_PATH", str(disk))  # before 0.7.1 there is none unless one is named
     route = reuse.ROUTES["mlx_vlm APC"]
     with reuse.client(route, tmp_path / "model", "dense") as made:
         conversations.two(made.ask)
