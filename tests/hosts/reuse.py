@@ -34,7 +34,7 @@ _CHAT = "/v1/chat/completions"
 _END, _CALLED = 106, 50  # <turn|>, and <|tool_response> behind a tool call
 _TAIL = 64  # of a prompt; some servers render others that end alike, but for the question
 SLACK = 4  # tokens that a turn may cost above those that are new in it
-_PADDING = 1.3  # of requests that are read together, to the longest
+_PADDING = 1.5  # of requests that are read together, to the longest
 _QUICK = "acd"
 _CONVERSATIONS = "abcdghikls"  # e and f belong to a
 
