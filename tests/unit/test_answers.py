@@ -29,6 +29,11 @@ def shown(deltas):
     return "".join([*map(answer.content, deltas), answer.content("", last=True)])
 
 
+def test_a_call_whose_end_comes_in_two_parts_stands_between_what_is_around_it():
+    call = f"{START}call:g{{}}{END}"
+    assert shown([f"a{call[:-4]}", f"{call[-4:]}b"]) == shown([f"a{call}b"]) == "a b"
+
+
 @given(texts, st.data())
 def test_any_cut_of_an_answer_shows_the_same_content(text, data):
     assert shown(parts(text, data)) == shown(list(text)) == shown([text])

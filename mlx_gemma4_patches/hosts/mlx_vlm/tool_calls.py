@@ -12,7 +12,7 @@ from ...gemma4.tool_calls import END, QUOTE, START, Reader, ToolCallError, parse
 
 PARSERS = ("mlx_vlm.tools.parsers.gemma4", "mlx_vlm.tool_parsers.gemma4")  # from 0.7.1, before
 _MARKERS = re.compile("|".join(map(re.escape, (START, END, QUOTE))))
-_BEHIND_CALL = re.compile(f"(?<={re.escape(END)})")
+_END = re.compile(re.escape(END))
 
 
 def host_parser() -> Any:
@@ -40,10 +40,15 @@ class Answer:
         self._is_over = False
         self._has_content = False
         self._calls = 0  # behind the content so far
+        self._tail = ""  # of the text so far, which may be the beginning of a marker
 
     def feed(self, text: str, last: bool = False) -> Iterator[tuple[str, list[str]]]:
-        for part in _BEHIND_CALL.split(text):
-            yield self._reader.feed(part)
+        seen, at = self._tail + text, len(self._tail)
+        self._tail = seen[1 - len(END) :]
+        for end in (found.end() for found in _END.finditer(seen)):
+            yield self._reader.feed(seen[at:end])
+            at = end
+        yield self._reader.feed(seen[at:])
         if last:
             self._is_over = True
             content, calls = self._reader.finish()
