@@ -49,7 +49,7 @@ def _installing(original):
     def install_mtp_mllm(*args, **kwargs):
         batches = signature.bind(*args, **kwargs).arguments["batch_gen"]
         original(*args, **kwargs)
-        if is_gemma4(batches.model):
+        if is_gemma4(getattr(batches, "model", None)):
             batches._step = _rewinding(batches._step)
 
     return install_mtp_mllm

@@ -42,7 +42,7 @@ def _installing(original):
     def install_mtp_mllm(*args, **kwargs):
         call = signature.bind(*args, **kwargs)
         model = call.arguments["language_model"]
-        if is_gemma4(call.arguments["batch_gen"].model):
+        if is_gemma4(getattr(call.arguments["batch_gen"], "model", None)):
             with_caches = model.model.layers[: len(model.make_cache())]
             call.arguments["language_model"] = View(
                 model, model=View(model.model, layers=with_caches)
