@@ -70,11 +70,6 @@ def _digest(inputs: Mapping[str, Any]) -> int:
     return int.from_bytes(media.digest(heard)[:8], "little", signed=True)
 
 
-def _with(key: int, digest: int) -> int:
-    """Another key for each digest, signed 64 bits; not by XOR, which would cancel out if twice."""
-    return hash((key, digest)) if digest else key
-
-
 def _stream_generate(original):
     def stream_generate(model, *args, **kwargs):
         has_key = kwargs.get("apc_manager") is not None
@@ -103,7 +98,7 @@ def _hash_image_payload(original):
     def hash_image_payload(pixel_values=None, image_ref=None):
         made = original(pixel_values=pixel_values, image_ref=image_ref)
         prompt = _current.get()
-        return made if prompt is None else _with(made, prompt.digest)
+        return made ^ prompt.digest if prompt is not None else made
 
     return hash_image_payload
 
@@ -113,7 +108,7 @@ def _extra_hash(original):
         made = original(self, prompt_kwargs)
         if self.apc_manager is None or self.model.config.model_type not in config.MODEL_TYPES:
             return made
-        return _with(made, _digest(prompt_kwargs or {}))
+        return made ^ _digest(prompt_kwargs or {})
 
     return _apc_extra_hash
 
