@@ -18,6 +18,7 @@ from collections import Counter
 from typing import Any
 
 from ...gemma4 import parts
+from ...hosts.mlx_vlm.models import takes_media
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -26,7 +27,6 @@ _APPLY = f"{_MODULE}:apply_chat_template"
 _TEXT = f"{_MODULE}:extract_text_from_content"
 _NORMALIZE = f"{_MODULE}:normalize_image_content"
 _TEMPLATE = f"{_MODULE}:get_chat_template"
-_MODEL_TYPES = ("gemma4", "gemma4_unified")
 
 
 def probe() -> Finding:
@@ -110,7 +110,7 @@ def _in_place(surgery: Surgery):
                 and (images_are or not stated["image"])
                 and not (videos and len(turns) > 1)
             )
-            if is_right or _model_type(config) not in _MODEL_TYPES:
+            if is_right or not takes_media(config):
                 return original(
                     processor,
                     config,
@@ -145,10 +145,6 @@ def _in_place(surgery: Surgery):
         return apply_chat_template
 
     return make
-
-
-def _model_type(config: Any) -> Any:
-    return config["model_type"] if isinstance(config, dict) else config.model_type
 
 
 def _listed(value: Any) -> list[Any]:

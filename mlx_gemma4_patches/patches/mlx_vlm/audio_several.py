@@ -16,7 +16,7 @@ import io
 
 import numpy as np
 
-from ...hosts.mlx_vlm import processors
+from ...hosts.mlx_vlm import models
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -59,7 +59,7 @@ def apply(surgery: Surgery) -> None:
 
 def _prepare_inputs(original):
     def prepare_inputs(processor, images=None, audio=None, *args, **kwargs):
-        if isinstance(audio, (list, tuple)) and processors.is_gemma4(processor):
+        if isinstance(audio, (list, tuple)) and models.is_gemma4(processor):
             audio = _Clips(audio)
         return original(processor, images, audio, *args, **kwargs)
 

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
-from ...hosts.mlx_vlm import processors
+from ...hosts.mlx_vlm import models
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -74,7 +74,7 @@ def apply(surgery: Surgery) -> None:
 
 def _prepare_inputs(original):
     def prepare_inputs(processor, *args, **kwargs):
-        before = _for_gemma4.set(processors.is_gemma4(processor))
+        before = _for_gemma4.set(models.is_gemma4(processor))
         try:
             return original(processor, *args, **kwargs)
         finally:

@@ -20,7 +20,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from ...hosts.mlx_vlm import processors
+from ...hosts.mlx_vlm import models
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -63,7 +63,7 @@ def _bounded(original):
     parameters = signature(original)
 
     def prepare_inputs(processor, *args, **kwargs):
-        if not processors.is_gemma4(processor):
+        if not models.is_gemma4(processor):
             return original(processor, *args, **kwargs)
         given = parameters.bind(processor, *args, **kwargs)
         images = given.arguments.get("images")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...gemma4 import soft_tokens, unreadable
-from ...hosts.mlx_vlm import processors
+from ...hosts.mlx_vlm import models
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -76,11 +76,11 @@ def _counting(original):
     parameters = signature(original)
 
     def prepare_inputs(processor, *args, **kwargs):
-        if not processors.is_gemma4(processor):
+        if not models.is_gemma4(processor):
             return original(processor, *args, **kwargs)
         given = parameters.bind(processor, *args, **kwargs).arguments
         total = Counter({kind: _number(given.get(name)) for name, kind in _KINDS.items()})
-        shortest = 1 if processors.is_unified(processor) else soft_tokens.SHORTEST_SOUND
+        shortest = 1 if models.is_unified(processor) else soft_tokens.SHORTEST_SOUND
         before = _reading.set(_Reading(total, Counter(), shortest))
         try:
             return original(processor, *args, **kwargs)

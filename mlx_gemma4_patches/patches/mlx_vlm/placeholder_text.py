@@ -12,9 +12,8 @@ hand. It can be deleted when the host tokenizes texts without their special toke
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...gemma4.written_markers import escaped
+from ...hosts.mlx_vlm.models import takes_media
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -50,7 +49,7 @@ def _with_texts_as_texts(original):
         is_by_hand = isinstance(prompt, str) and not (
             num_images or num_audios or kwargs.get("video")
         )
-        if not is_by_hand and _is_gemma4(config):
+        if not is_by_hand and takes_media(config):
             prompt = escaped(prompt)
         return original(
             processor,
@@ -64,11 +63,6 @@ def _with_texts_as_texts(original):
         )
 
     return apply_chat_template
-
-
-def _is_gemma4(config: Any) -> bool:
-    model_type = config["model_type"] if isinstance(config, dict) else config.model_type
-    return model_type in ("gemma4", "gemma4_unified")
 
 
 PATCH = Patch(

@@ -27,6 +27,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
+from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.prefixes import Prefixes, hold, row
 from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
@@ -83,10 +84,6 @@ def apply(surgery: Surgery) -> None:
     surgery.wrap(_NEXT, _one_by_one)
 
 
-def _is_gemma4(made: Any) -> bool:
-    return type(made).__module__.startswith("mlx_vlm.models.gemma4")
-
-
 def _by_default(original):
     def _initialize_model(self):
         original(self)
@@ -94,7 +91,7 @@ def _by_default(original):
 
         off = os.environ.get("APC_ENABLED", "").lower() in _OFF or prefix_limit.limit() == 0
         language_model = getattr(self.model, "language_model", self.model)
-        if self.apc_manager is None and not off and _is_gemma4(language_model):
+        if self.apc_manager is None and not off and is_gemma4(language_model):
             self.apc_manager = apc.APCManager()
             self.apc_mode = apc.model_apc_mode(language_model)
 
@@ -104,7 +101,7 @@ def _by_default(original):
 def _opening(original):
     def __init__(self, model, *args, **kwargs):
         original(self, model, *args, **kwargs)
-        if self.apc_manager is not None and _is_gemma4(model) and prefix_limit.limit() != 0:
+        if self.apc_manager is not None and is_gemma4(model) and prefix_limit.limit() != 0:
             Prefixes.open(self.apc_manager)
 
     return __init__

@@ -26,6 +26,7 @@ import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
 from ...gemma4.prefix_store import PrefixStore
+from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.tiny import model
 from ...hosts.vllm_mlx.prefixes import reads, watch
 from ...patch import Finding, NotApplicable, Patch
@@ -82,9 +83,8 @@ def _keep(cache: Any, ids: list[int], caches: list[Any], lengths: list[int]) -> 
 def _opening(original):
     def __init__(self, model, config=None):
         original(self, model, config)
-        is_gemma4 = type(model).__module__.startswith("mlx_vlm.models.gemma4")
         quantizes = getattr(self._config, "kv_quantize", False)
-        if is_gemma4 and not quantizes and prefix_limit.limit() != 0:
+        if is_gemma4(model) and not quantizes and prefix_limit.limit() != 0:
             vars(self)[_PREFIXES] = PrefixStore()
 
     return __init__

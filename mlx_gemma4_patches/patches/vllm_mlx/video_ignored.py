@@ -17,7 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...hosts.mlx_vlm import processors
+from ...hosts.mlx_vlm import models
 from ...hosts.vllm_mlx import video
 from ...patch import Finding, Patch
 from ...surgery import Surgery
@@ -61,7 +61,7 @@ def apply(surgery: Surgery) -> None:
 
 def _preprocess_request(original):
     def _preprocess_request(self, request):
-        if not request.videos or not processors.is_gemma4(self.processor):
+        if not request.videos or not models.is_gemma4(self.processor):
             return original(self, request)
         inputs = dict(_inputs(self.processor, request))
         request.is_text_only = False
