@@ -6,10 +6,10 @@ import importlib
 
 import pytest
 
+from tests.hosts.billing import WITH_LINE, WITHOUT_LINE, WORDS
 from tests.hosts.contract import PatchContract, patched, stock
 
 ID = "mlx_vlm.anthropic_billing"
-LINE = "x-anthropic-billing-header: cc_version=2.1; cch=1a2b3;"
 
 pytest.importorskip("mlx_vlm.server.anthropic", reason="no Anthropic endpoint in this mlx-vlm")
 
@@ -26,30 +26,17 @@ def prompt(system):
     return [(m["role"], m["content"]) for m in _anthropic_messages_to_internal(request)[0]]
 
 
-def blocks(*texts):
-    return [{"type": "text", "text": text} for text in texts]
-
-
 class TestAnthropicBilling(PatchContract):
     id = ID
 
     def untouched(self):
-        systems = (None, "Be nice.", blocks("Be nice.", "", "Now."), f"Say {LINE} twice", [])
-        return [prompt(system) for system in systems]
+        return [prompt(system) for system in WITHOUT_LINE]
 
 
-@pytest.mark.parametrize(
-    "system",
-    [
-        f"{LINE}\nBe nice.",
-        blocks(LINE, "Be nice."),
-        blocks(f"{LINE}\n", "Be nice."),
-        blocks(f"{LINE}\nBe nice."),
-    ],
-)
+@pytest.mark.parametrize("system", WITH_LINE)
 def test_the_prompt_is_that_without_the_header(system):
     with patched(ID):
-        assert prompt(system) == prompt("Be nice.")
+        assert prompt(system) == prompt(WORDS)
 
 
 def test_other_models_get_what_was_sent(monkeypatch):
@@ -57,6 +44,6 @@ def test_other_models_get_what_was_sent(monkeypatch):
 
     monkeypatch.setattr(runtime, "model_cache", {"config": {"model_type": "qwen3_vl"}})
     with patched(ID):
-        with_patch = prompt(f"{LINE}\nBe nice.")
+        with_patch = prompt(WITH_LINE[0])
     with stock(ID):
-        assert prompt(f"{LINE}\nBe nice.") == with_patch
+        assert prompt(WITH_LINE[0]) == with_patch

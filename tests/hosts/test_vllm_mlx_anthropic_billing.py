@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.hosts.billing import WITH_LINE, WITHOUT_LINE, WORDS
 from tests.hosts.contract import PatchContract, patched, stock
 
 ID = "vllm_mlx.anthropic_billing"
-LINE = "x-anthropic-billing-header: cc_version=2.1; cch=1a2b3;"
 
 pytest.importorskip("vllm_mlx")
 
@@ -26,31 +26,18 @@ def prompt(system):
     return [(m.role, m.content) for m in anthropic_to_openai(request).messages]
 
 
-def blocks(*texts):
-    return [{"type": "text", "text": text} for text in texts]
-
-
 class TestAnthropicBilling(PatchContract):
     id = ID
 
     def untouched(self):
-        systems = (None, "Be nice.", blocks("Be nice.", "", "Now."), f"Say {LINE} twice", [])
-        return [prompt(system) for system in systems]
+        return [prompt(system) for system in WITHOUT_LINE]
 
 
-@pytest.mark.parametrize(
-    "system",
-    [
-        f"{LINE}\nBe nice.",
-        blocks(LINE, "Be nice."),
-        blocks(f"{LINE}\n", "Be nice."),
-        blocks(f"{LINE}\nBe nice."),
-    ],
-)
+@pytest.mark.parametrize("system", WITH_LINE)
 def test_the_prompt_is_that_without_the_header(system):
     with patched(ID):
         roles = prompt(system)
-    assert [(role, text.strip()) for role, text in roles] == prompt("Be nice.")
+    assert [(role, text.strip()) for role, text in roles] == prompt(WORDS)
 
 
 def test_other_models_get_what_was_sent(monkeypatch):
@@ -59,6 +46,6 @@ def test_other_models_get_what_was_sent(monkeypatch):
     other = SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=lambda token: 3))
     monkeypatch.setattr(sys.modules["vllm_mlx.server"], "_engine", other)
     with patched(ID):
-        with_patch = prompt(f"{LINE}\nBe nice.")
+        with_patch = prompt(WITH_LINE[0])
     with stock(ID):
-        assert prompt(f"{LINE}\nBe nice.") == with_patch
+        assert prompt(WITH_LINE[0]) == with_patch
