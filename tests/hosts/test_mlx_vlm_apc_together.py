@@ -12,6 +12,7 @@ from tests.hosts import answers
 from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
 
 ID = "mlx_vlm.apc_together"
+PREFIX_REUSE = "mlx_vlm.prefix_reuse"  # where it is on, blocks are not used: the fault is hidden
 TEXT = tiny.prompt(100, seed=2)
 OTHER = tiny.prompt(60, seed=1)
 
@@ -34,6 +35,11 @@ class TestApcTogether(PatchContract):
     @pytest.fixture(autouse=True)
     def _a_model(self, tmp_path):
         self.folder = tmp_path
+
+    @pytest.fixture(autouse=True)
+    def _blocks_are_used(self, _host_is_installed):
+        with stock(PREFIX_REUSE):
+            yield
 
     def untouched(self):
         manager, model = new_cache(), answers.load("dense", self.folder)
@@ -61,7 +67,7 @@ def test_prompts_are_answered_as_alone(loaded, rounds, step):
 
 def test_without_the_patch_they_are_not(loaded):
     skip_unless_needed(ID)
-    with stock(ID):
+    with stock(PREFIX_REUSE), stock(ID):
         manager = new_cache()
         for rows in ROUNDS["the same and new"]:
             said = loaded.together(rows, apc_manager=manager)
