@@ -208,7 +208,7 @@ def more_pictures(ask: Ask) -> None:
 def sounds(ask: Ask) -> None:
     """w: a chat about a sound; x: the same words about another sound of that length."""
     for tag, seed in (("w", 0), ("x", 1)):
-        part = {"type": "audio_url", "audio_url": {"url": sound(seed)}}
+        part = {"type": "input_audio", "input_audio": {"data": sound(seed), "format": "wav"}}
         text = {"type": "text", "text": "what is it"}
         messages = [_message("system", "w", 130), {"role": "user", "content": [part, text]}]
         for turn in range(1, 4 if tag == "w" else 3):
@@ -217,12 +217,12 @@ def sounds(ask: Ask) -> None:
 
 
 def sound(seed: int, samples: int = 9000) -> str:
-    """A data URL of noise."""
+    """Noise, a .wav file in base64."""
     file = io.BytesIO()
     with wave.open(file, "wb") as made:
         made.setparams((1, 2, 16_000, 0, "NONE", ""))
         made.writeframes((tiny_audio.sound(samples, seed) * 32768).astype("<i2").tobytes())
-    return "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def together(round: int) -> list[list[Message]]:

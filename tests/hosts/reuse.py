@@ -58,17 +58,19 @@ _BATCHED = ("--continuous-batching",)
 _PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
 _PARSERS += ("--reasoning-parser", "gemma4")
 
-# mlx_lm has no Anthropic endpoint; vllm-mlx without batches takes one request at a time; and after
-# a restart all is new where nothing is on disk
+# mlx_lm has no Anthropic endpoint, and its pictures come in where tokens are counted here; vllm-mlx
+# without batches takes one request at a time, and reads text with another model until there is a
+# picture (v); mlx_vlm goes on where all pictures are the same (v); and after a restart all is new
+# where nothing is on disk
 ROUTES = {
-    "mlx_lm": Route("mlx_lm", leaves_out="di"),
-    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhi"),
-    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhi"),
-    "mlx_vlm": Route("mlx_vlm", leaves_out="i"),
-    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
-    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hi"),
-    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
-    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
+    "mlx_lm": Route("mlx_lm", leaves_out="dipvw"),
+    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhipvw"),
+    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhipvw"),
+    "mlx_vlm": Route("mlx_vlm", leaves_out="iv"),
+    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), leaves_out="v"),
+    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hiv"),
+    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hiv"),
+    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hiv"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx mllm batched": Route("vllm_mlx", ("--mllm", *_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx text": Route("vllm_mlx", _PARSERS, text_only=True, leaves_out="hi"),
@@ -215,6 +217,11 @@ class Client:
         }
         return {**made, "tools": tools} if tools else made
 
+    def steps(self, tag: str) -> list[int]:
+        """How many tokens the model was given in each step of a prompt."""
+        steps = [line["length"] for line in self._lines(tag) if "length" in line]
+        return [length for length in steps if length > 1]  # or it decodes, some hosts ahead
+
     @property
     def _opens_thoughts(self) -> bool:
         return "set style = 'july'" in (self.folder / "chat_template.jinja").read_text()
@@ -332,6 +339,15 @@ def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn
         if letter in letters and letter not in left_out:
             talk()
     return made.turns
+
+
+def cold(folder: Path, route: Route, stock: bool) -> dict[str, list[int]]:
+    """The steps of prompts that nothing is known of, by what they are longer than."""
+    with client(route, folder, stock=stock) as made:
+        for name, length in (("nothing", 4), ("the window", 60), ("a step of 2048", 2300)):
+            text = conversations.words(name, length)
+            made.ask(name, [{"role": "user", "content": text}], conversations.words("yes", 12))
+        return {turn.tag: made.steps(turn.tag) for turn in made.turns}
 
 
 def check(turns: list[Turn]) -> None:

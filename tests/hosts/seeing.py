@@ -15,7 +15,7 @@ from PIL import Image
 from mlx_gemma4_patches.gemma4.embedded import runs
 from tests.hosts import fresh
 
-Media = list[tuple[str, str]]  # image or audio, and a data URL
+Media = list[tuple[str, str]]  # image or audio, and its file in base64
 
 
 def media(messages: list[dict[str, Any]]) -> Media:
@@ -24,9 +24,10 @@ def media(messages: list[dict[str, Any]]) -> Media:
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
-            kind = part["type"].removesuffix("_url")
-            if kind in ("image", "audio"):
-                found.append((kind, part[part["type"]]["url"]))
+            if part["type"] == "image_url":
+                found.append(("image", part["image_url"]["url"].partition(",")[2]))
+            elif part["type"] == "input_audio":
+                found.append(("audio", part["input_audio"]["data"]))
     return found
 
 
@@ -53,8 +54,8 @@ class Reference:
 
     def prompt(self, text: str, shown: Media) -> Prompt:
         files: dict[str, list[Any]] = {"image": [], "audio": []}
-        for kind, url in shown:
-            files[kind].append(self._read(kind, url))
+        for kind, data in shown:
+            files[kind].append(self._read(kind, base64.b64decode(data)))
         inputs = self._utils.prepare_inputs(
             self._processor,
             images=files["image"] or None,
@@ -66,9 +67,9 @@ class Reference:
         ids = row.tolist()
         for kind in files:
             places = runs(row, getattr(self._model.config, f"{kind}_token_id"))
-            urls = [url for other, url in shown if other == kind]
-            for (begin, end), url in zip(places, urls, strict=True):
-                ids[begin:end] = [-zlib.crc32(url.encode())] * (end - begin)
+            each = [data for other, data in shown if other == kind]
+            for (begin, end), data in zip(places, each, strict=True):
+                ids[begin:end] = [-zlib.crc32(data.encode())] * (end - begin)
         return Prompt(ids, inputs)
 
     def says(self, prompt: Prompt, script: list[int]) -> list[tuple[int, float]]:
@@ -80,8 +81,7 @@ class Reference:
         made = self._model(ids, inputs.pop("pixel_values", None), **inputs)
         return fresh.best(made.logits[0, length - 1 :])
 
-    def _read(self, kind: str, url: str) -> Any:
-        data = base64.b64decode(url.partition(",")[2])
+    def _read(self, kind: str, data: bytes) -> Any:
         if kind == "image":
             return Image.open(io.BytesIO(data))
         file = self._folder / f"{zlib.crc32(data)}.wav"
