@@ -341,9 +341,9 @@ def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn
     return made.turns
 
 
-def cold(folder: Path, route: Route, stock: bool) -> dict[str, list[int]]:
+def cold(folder: Path, route: Route) -> dict[str, list[int]]:
     """The steps of prompts that nothing is known of, by what they are longer than."""
-    with client(route, folder, stock=stock) as made:
+    with client(route, folder) as made:
         for name, length in (("nothing", 4), ("the window", 60), ("a step of 2048", 2300)):
             text = conversations.words(name, length)
             made.ask(name, [{"role": "user", "content": text}], conversations.words("yes", 12))
