@@ -344,7 +344,7 @@ def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn
 def cold(folder: Path, route: Route) -> dict[str, list[int]]:
     """The steps of prompts that nothing is known of, by what they are longer than."""
     with client(route, folder) as made:
-        for name, length in (("nothing", 4), ("the window", 60), ("a step of 2048", 2300)):
+        for name, length in (("nothing", 4), ("the window", 60), ("many windows", 300)):
             text = conversations.words(name, length)
             made.ask(name, [{"role": "user", "content": text}], conversations.words("yes", 12))
         return {turn.tag: made.steps(turn.tag) for turn in made.turns}
