@@ -76,12 +76,14 @@ def activation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and the types of the package's core."""
-    session.install("ruff", "mypy", "types-PyYAML", "zizmor", "-e", ".")
+    """Style, the types of the package's core, and the workflows."""
+    session.install("ruff", "mypy", "types-PyYAML", "check-jsonschema", "zizmor", "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/types/third_party.py")
+    workflows = sorted(glob.glob(".github/workflows/*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     session.run("zizmor", "--offline", ".github/workflows")
 
 

@@ -75,6 +75,9 @@ class Situation(NamedTuple):
         return self.row.is_faulty({**self.versions, self.row.distribution: Version(release)})
 
 
+_WHY_NEEDED = {"fix": "has this fault", "add": "cannot do this by itself"}
+
+
 def variants_to_look_for(situation: Situation) -> tuple[Variant, ...]:
     """The code that the decision depends on, newest first; none if the versions suffice."""
     row, release = situation.row, situation.release
@@ -144,7 +147,7 @@ def _of_a_measured_release(situation: Situation, variant: Variant, look: Look) -
     if Unseen.NO_SOURCE in seen.values():
         reason = f"by version alone: {situation.name} is installed without its source"
         return Decision(State.UNVERIFIED, reason, targets=tuple(variant.targets))
-    reason = f"{situation.name} has this fault"
+    reason = f"{situation.name} {_WHY_NEEDED[situation.row.kind]}"
     return Decision(State.APPLIED, reason, targets=tuple(variant.targets))
 
 
@@ -157,7 +160,7 @@ def _of_a_measured_code(situation: Situation, variant: Variant) -> Decision:
     what = "the code is that" if is_whole else "what the patch depends on is as that"
     where = f"{what} of {situation.row.distribution} {release}"
     if situation.is_faulty(release):
-        reason = f"{where}, which has this fault"
+        reason = f"{where}, which {_WHY_NEEDED[situation.row.kind]}"
         return Decision(State.APPLIED, reason, targets=tuple(variant.targets))
     return Decision(State.NOT_NEEDED, f"{where}: {_why_fine(situation, release)}")
 

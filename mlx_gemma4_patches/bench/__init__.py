@@ -1,8 +1,8 @@
 """What the patches cost and save: stock and patched in turn, in one run.
 
 One module for each thing that is measured: ``starting`` any process, ``generation`` of whole
-answers, ``overhead`` of the wrappers alone, ``mlx_lm`` and ``mlx_vlm`` what single patches change;
-``comparing`` is how.
+answers, ``overhead`` of the wrappers alone, ``mlx_lm`` and ``mlx_vlm`` what single patches change,
+``drafting`` what an assistant does; ``comparing`` is how.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import activate
-from . import generation, mlx_lm, mlx_vlm, overhead, starting
+from . import drafting, generation, mlx_lm, mlx_vlm, overhead, starting
 
 REQUESTS = (1, 8)
 
@@ -52,6 +52,8 @@ def run(
             yield from overhead.run()
             say("what single patches change")
             yield from mlx_lm.run()
+            say("an assistant")
+            yield from drafting.run()
         if has_mlx_vlm:
             yield from mlx_vlm.run()
     for task in generation.tasks(size, model, bits, requests):

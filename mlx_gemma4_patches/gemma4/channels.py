@@ -23,6 +23,12 @@ _OF_CALLS = (tool_calls.START, tool_calls.END, tool_calls.QUOTE)
 _OF_CALL = re.compile("|".join(map(re.escape, _OF_CALLS)))
 
 
+def opens_thought(ids: list[int]) -> bool:
+    """Whether the last channel of a prompt's token ids is still open."""
+    markers = [token for token in ids if token in (OPENING_ID, END_ID)]
+    return markers[-1:] == [OPENING_ID]
+
+
 class Channels:
     """Takes out the channel markup that a host leaves in reasoning and content.
 

@@ -17,6 +17,7 @@ _TENSORS = (
     "video_position_ids",
     "cached_video_features",
     "input_features",
+    "input_features_mask",
     "audio_features",
 )
 

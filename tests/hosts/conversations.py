@@ -6,12 +6,16 @@ are the words of markers.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma4_patches.gemma4 import tiny_audio
 from tests.hosts import batching
 
 Message = dict[str, Any]
@@ -77,8 +81,10 @@ TOOLS = [
 
 
 def save(shape: str, folder: Path, style: str = "july") -> Path:
-    """A tiny checkpoint with a template of the manner of ``STYLES``."""
+    """A tiny checkpoint with a template of the manner of ``STYLES``; E2B's can hear."""
     batching.save(shape, folder, _TEMPLATE.replace("STYLE", style))
+    if shape == "e2b":
+        tiny_audio.add_to(folder)
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     for word, token in _WORDS.items():
@@ -181,10 +187,48 @@ def long(ask: Ask) -> None:
         messages.append(_message("user", f"l u{turn + 1}", 60))
 
 
-def together(wave: int) -> list[list[Message]]:
+def pictures(ask: Ask) -> None:
+    """p: a chat about a picture; q: the same words about another picture of that size."""
+    for tag, seed in (("p", 0), ("q", 1)):
+        messages = [_message("system", "p", 130), batching.message("p u1", batching.image(seed))]
+        for turn in range(1, 4 if tag == "p" else 3):
+            messages.append(ask(f"{tag}{turn}", messages, words(f"p a{turn}", 14)))
+            messages.append(_message("user", f"p u{turn + 1}", 40))
+
+
+def more_pictures(ask: Ask) -> None:
+    """v: a chat of words whose second turn has a picture, and the third another, of other size."""
+    messages = [_message("system", "v", 130)]
+    for turn in range(1, 4):
+        shown = [batching.image(turn, 3, turn)] if turn > 1 else []
+        messages.append(batching.message(words(f"v u{turn}", 30), *shown))
+        messages.append(ask(f"v{turn}", messages, words(f"v a{turn}", 14)))
+
+
+def sounds(ask: Ask) -> None:
+    """w: a chat about a sound; x: the same words about another sound of that length."""
+    for tag, seed in (("w", 0), ("x", 1)):
+        part = {"type": "input_audio", "input_audio": {"data": sound(seed), "format": "wav"}}
+        text = {"type": "text", "text": "what is it"}
+        messages = [_message("system", "w", 130), {"role": "user", "content": [part, text]}]
+        for turn in range(1, 4 if tag == "w" else 3):
+            messages.append(ask(f"{tag}{turn}", messages, words(f"w a{turn}", 14)))
+            messages.append(_message("user", f"w u{turn + 1}", 40))
+
+
+def sound(seed: int, samples: int = 9000) -> str:
+    """Noise, a .wav file in base64."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as made:
+        made.setparams((1, 2, 16_000, 0, "NONE", ""))
+        made.writeframes((tiny_audio.sound(samples, seed) * 32768).astype("<i2").tobytes())
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def together(round: int) -> list[list[Message]]:
     """h: eight conversations that begin at once, with one long system prompt."""
     system = _message("system", "h", 160)
-    return [[system, _message("user", f"h {wave} {i}", 20 + 2 * i)] for i in range(8)]
+    return [[system, _message("user", f"h {round} {i}", 20 + 2 * i)] for i in range(8)]
 
 
 def restarted() -> list[Message]:

@@ -62,8 +62,8 @@ class _Counter:
         return made
 
     def speak(self, model: Any, inputs: Any, embeddings: Any, made: Any) -> Any:
-        if inputs is None:
-            return made
+        if inputs is None:  # a prompt with pictures or sounds, of which the ids are not known
+            inputs = mx.full(embeddings.shape[:2], -1)
         logits = getattr(made, "logits", made)
         said = self._said(model, inputs, logits)
         if made is logits:

@@ -26,7 +26,7 @@ def given_back(steps: list[Step], script: list[int]) -> int:
 
 def own(steps: list[Step], script: list[int]) -> list:
     """What a model would have said in place of the script: [(id, logit), ...]."""
-    best: list = []
+    longest: list = []
     for start in range(len(steps)):
         found: list = []
         for given, forced, mine in steps[start : start + len(script)]:
@@ -34,8 +34,8 @@ def own(steps: list[Step], script: list[int]) -> list:
             if forced != script[at] or (at and given != script[at - 1]):
                 break
             found.append(mine)
-        best = max(best, found, key=len)
-    return best
+        longest = max(longest, found, key=len)
+    return longest
 
 
 def differences(mine: list, reference: list) -> list[str]:
@@ -68,11 +68,11 @@ class Reference:
             cache.trim(cache.offset - known)
         logits = self._model(mx.array([ids[known:]]), self._caches)[0, len(prompt) - 1 - known :]
         self._read = ids
-        return _best(logits)
+        return best(logits)
 
     def reads_all(self, prompt: list[int], script: list[int]) -> list[tuple[int, float]]:
         """The same, of the whole prompt and without a cache."""
-        return _best(self._model(mx.array([prompt + script[:-1]]))[0, len(prompt) - 1 :])
+        return best(self._model(mx.array([prompt + script[:-1]]))[0, len(prompt) - 1 :])
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """What the model says of its own, but no marker."""
@@ -95,9 +95,10 @@ def common(left: list[int], right: list[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
-def _best(logits: mx.array) -> list[tuple[int, float]]:
-    best, top = mx.argmax(logits, -1).tolist(), mx.max(logits, -1).tolist()
-    return list(zip(best, top, strict=True))
+def best(logits: mx.array) -> list[tuple[int, float]]:
+    """The likeliest id of each row of logits (L, vocabulary), and its logit."""
+    likeliest, top = mx.argmax(logits, -1).tolist(), mx.max(logits, -1).tolist()
+    return list(zip(likeliest, top, strict=True))
 
 
 def _model(shape: str) -> tuple[Any, list[Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -27,7 +28,7 @@ from unittest import mock
 
 from tokenizers import Tokenizer
 
-from tests.hosts import checkpoints, conversations, counted, fresh
+from tests.hosts import checkpoints, conversations, counted, fresh, seeing
 from tests.hosts.server import Server, serve
 
 _CHAT = "/v1/chat/completions"
@@ -36,7 +37,8 @@ _TAIL = 64  # of a prompt; some servers render others that end alike, but for th
 SLACK = 4  # tokens that a turn may cost above those that are new in it
 _PADDING = 1.5  # of requests that are read together, to the longest
 _QUICK = "acd"
-_CONVERSATIONS = "abcdghikls"  # e and f belong to a
+_CONVERSATIONS = "abcdghiklpsvw"  # e and f belong to a, q to p, x to w
+_MEDIA = "pvw"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +58,19 @@ _BATCHED = ("--continuous-batching",)
 _PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
 _PARSERS += ("--reasoning-parser", "gemma4")
 
-# mlx_lm has no Anthropic endpoint; vllm-mlx without batches takes one request at a time; and after
-# a restart all is new where nothing is on disk
+# mlx_lm has no Anthropic endpoint, and its pictures come in where tokens are counted here; vllm-mlx
+# without batches takes one request at a time, and reads text with another model until there is a
+# picture (v); mlx_vlm goes on where all pictures are the same (v); and after a restart all is new
+# where nothing is on disk
 ROUTES = {
-    "mlx_lm": Route("mlx_lm", leaves_out="di"),
-    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhi"),
-    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhi"),
-    "mlx_vlm": Route("mlx_vlm", leaves_out="i"),
-    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
-    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hi"),
-    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
-    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
+    "mlx_lm": Route("mlx_lm", leaves_out="dipvw"),
+    "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhipvw"),
+    "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhipvw"),
+    "mlx_vlm": Route("mlx_vlm", leaves_out="iv"),
+    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), leaves_out="v"),
+    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hiv"),
+    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hiv"),
+    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hiv"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx mllm batched": Route("vllm_mlx", ("--mllm", *_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx text": Route("vllm_mlx", _PARSERS, text_only=True, leaves_out="hi"),
@@ -102,6 +106,7 @@ class Client:
         self.folder = folder
         self.turns: list[Turn] = []
         self._fresh = fresh.Reference(shape)
+        self._seeing = functools.cache(lambda: seeing.Reference(folder))
         self._body = dict(route.body)
         self._is_exact = route.is_exact
         self._seen: list[list[int]] = []
@@ -134,7 +139,7 @@ class Client:
             self._score(tag, script)
             return {"role": "assistant", "content": says}
         answer = self.post(_CHAT, body)
-        self._score(tag, script, answer["usage"]["prompt_tokens"])
+        self._score(tag, script, answer["usage"]["prompt_tokens"], seeing.media(messages))
         message = answer["choices"][0]["message"]
         calls = [
             {"id": "c0", "type": "function", "function": {k: f[k] for k in ("name", "arguments")}}
@@ -212,6 +217,11 @@ class Client:
         }
         return {**made, "tools": tools} if tools else made
 
+    def steps(self, tag: str) -> list[int]:
+        """How many tokens the model was given in each step of a prompt."""
+        steps = [line["length"] for line in self._lines(tag) if "length" in line]
+        return [length for length in steps if length > 1]  # or it decodes, some hosts ahead
+
     @property
     def _opens_thoughts(self) -> bool:
         return "set style = 'july'" in (self.folder / "chat_template.jinja").read_text()
@@ -237,7 +247,9 @@ class Client:
         self._seen.append(prompt + (and_then or []))
         return max(1, len(prompt) - known)
 
-    def _score(self, tag: str, script: list[int], length: int = 0) -> None:
+    def _score(
+        self, tag: str, script: list[int], length: int = 0, shown: seeing.Media | None = None
+    ) -> None:
         lines = self._lines(tag)
         prompts = [self._prompt_ids(line["prompt"]) for line in lines if "prompt" in line]
         spoken: dict[int, list] = {}
@@ -248,13 +260,21 @@ class Client:
                 given = line["given"][-len(line["forced"]) :]
                 steps = zip(given, line["forced"], line["own"], strict=True)
                 spoken.setdefault(line["model"], []).extend(steps)
-        # some servers render more than the prompt, and count it otherwise than they read it
-        prompt = max(prompts, key=lambda p: (_ended(read.values(), p, script), len(p) == length))
+        if shown:
+            text = next(line["prompt"] for line in reversed(lines) if "prompt" in line)
+            seen = self._seeing().prompt(text, shown)
+            prompt, reference = seen.ids, self._seeing().says(seen, script)
+        else:
+            # some servers render more than the prompt, and count it otherwise than they read it
+            prompt = max(
+                prompts, key=lambda p: (_ended(read.values(), p, script), len(p) == length)
+            )
+            reference = self._fresh.says(prompt, script)
         through = sum(line["rows"] * line["length"] for line in lines if "length" in line)
         given_back = sum(fresh.given_back(steps, script) for steps in spoken.values())
         processed = through - given_back
         own = max((fresh.own(steps, script) for steps in spoken.values()), key=len, default=[])
-        wrong = fresh.differences(own, self._fresh.says(prompt, script)) if self._is_exact else []
+        wrong = fresh.differences(own, reference) if self._is_exact else []
         new = self._new(prompt, script)
         self.turns.append(Turn(tag, prompt, processed // max(1, len(spoken)), new, wrong))
 
@@ -307,12 +327,27 @@ def hold(made: Client, route: Route, letters: str = _CONVERSATIONS) -> list[Turn
         ],
         "k": lambda: conversations.tools(made.ask, "k", thinking=True, keeps=True),
         "l": lambda: conversations.long(made.ask),
+        "p": lambda: conversations.pictures(made.ask),
         "s": lambda: conversations.streamed(made.ask, made.cancel),
+        "v": lambda: conversations.more_pictures(made.ask),
+        "w": lambda: conversations.sounds(made.ask),
     }
+    left_out = route.leaves_out
+    if route.text_only or not importlib.util.find_spec("mlx_vlm"):
+        left_out += _MEDIA
     for letter, talk in every.items():
-        if letter in letters and letter not in route.leaves_out:
+        if letter in letters and letter not in left_out:
             talk()
     return made.turns
+
+
+def cold(folder: Path, route: Route) -> dict[str, list[int]]:
+    """The steps of prompts that nothing is known of, by what they are longer than."""
+    with client(route, folder) as made:
+        for name, length in (("nothing", 4), ("the window", 60), ("a step of 2048", 2300)):
+            text = conversations.words(name, length)
+            made.ask(name, [{"role": "user", "content": text}], conversations.words("yes", 12))
+        return {turn.tag: made.steps(turn.tag) for turn in made.turns}
 
 
 def check(turns: list[Turn]) -> None:
@@ -396,8 +431,8 @@ def _parser() -> argparse.ArgumentParser:
         default=_CONVERSATIONS,
         metavar="LETTERS",
         help="the conversations to hold: a chat, b tools, c tools with thoughts, d Anthropic, g two"
-        " in turn, h eight at once, i after a restart, k with thoughts sent back, l long, s"
-        " streamed",
+        " in turn, h eight at once, i after a restart, k with thoughts sent back, l long, p a"
+        " picture, s streamed, v more pictures, w a sound",
     )
     chosen.add_argument("--quick", action="store_true", help=f"the same as --only {_QUICK}")
     parser.add_argument("--shape", default="e2b", choices=("e2b", "moe", "dense"))

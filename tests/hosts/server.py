@@ -39,7 +39,7 @@ class Server:
     def __init__(self, port: int, process: subprocess.Popen, log: Path):
         self.port = port
         self.process = process
-        self._log = log
+        self.log = log
 
     def __call__(self, path: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
         """The JSON answer to a POST of JSON.
@@ -51,8 +51,8 @@ class Server:
             with self.ask(path, body) as response:
                 answer = response.read().decode()
         except OSError as error:
-            raise AssertionError(f"{error}\n{_end_of(self._log)}") from error
-        assert response.status == 200, f"{response.status} {answer}\n{_end_of(self._log)}"
+            raise AssertionError(f"{error}\n{_end_of(self.log)}") from error
+        assert response.status == 200, f"{response.status} {answer}\n{_end_of(self.log)}"
         return json.loads(answer)
 
     @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,8 +269,29 @@ def test_another_model_s_assistant_is_refused_in_a_line_with_both_sizes() -> Non
     with pytest.raises(ValueError, match=r"2816.*192") as refused:
         drafted(model, draft, tiny.prompt(4), 2)
     assert "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="no Gemma 4"):
+    with pytest.raises(ValueError, match="assistant of Gemma 4, and the model is not one"):
         drafted(other_models.llama(), assistant("dense"), tiny.prompt(4), 2)
+
+
+def test_another_model_s_assistant_is_refused_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlx_lm import load
+
+    target = batching.save("dense", tmp_path / "target", batching.PLAIN_TEMPLATE)
+    other = tiny_assistant.save("dense", tmp_path / "assistant")
+    config = {**tiny_assistant.config("dense"), "backbone_hidden_size": 2816}
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "model.safetensors").unlink()  # its weights are not looked at
+    model, _ = load(str(target))
+    with pytest.raises(ValueError, match=r"2816.*192") as refused:
+        load(str(other))
+    assert "\n" not in str(refused.value)
+    assert model is not None  # in use until here
+    options = ["--model", str(target), "--draft-model", str(other), "--prompt", "One more word"]
+    monkeypatch.setattr(sys, "argv", ["mlx_lm.generate", *options])
+    with pytest.raises(ValueError, match=r"2816.*192"):
+        runpy.run_module("mlx_lm.generate", run_name="__main__", alter_sys=True)
 
 
 def test_an_assistant_s_folder_needs_no_tokenizer(tmp_path: Path) -> None:

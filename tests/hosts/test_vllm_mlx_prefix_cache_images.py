@@ -56,4 +56,8 @@ def test_the_same_question_about_another_image_is_answered_anew(tmp_path) -> Non
                 answers[reuse].append(engine.answer(message, max_tokens=4).text)
                 hits += [engine.prefix_hits()] if reuse else []
     assert answers[True] == answers[False]
-    assert hits in ([0, 0, 0, 0, 1], [None] * 5)  # 0.2.7 has no such cache
+    assert hits in (
+        [0, 0, 0, 0, 1],
+        [0, 0, 1, 1, 2],  # prefix_reuse tells images apart
+        [None] * 5,  # 0.2.7 has no such cache
+    )

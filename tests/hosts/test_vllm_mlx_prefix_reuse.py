@@ -31,6 +31,11 @@ class TestPrefixReuseUnbatched(PatchContract):
     untouched = TestPrefixReuse.untouched
 
 
+class TestPrefixReuseRouted(PatchContract):
+    id = "vllm_mlx.prefix_reuse_routed"
+    untouched = TestPrefixReuse.untouched
+
+
 class TestPrefixReuseText(PatchContract):
     id = "vllm_mlx.prefix_reuse_text"
 
@@ -61,8 +66,10 @@ class TestPrefixReuseText(PatchContract):
 @pytest.mark.parametrize(
     ("route", "patch_id", "letters"),
     [
-        ("vllm_mlx", "vllm_mlx.prefix_reuse_unbatched", "cs"),
+        ("vllm_mlx", "vllm_mlx.prefix_reuse_routed", "cs"),
+        ("vllm_mlx mllm", "vllm_mlx.prefix_reuse_unbatched", "pw"),
         ("vllm_mlx batched", "vllm_mlx.prefix_reuse", "adhs"),
+        ("vllm_mlx mllm batched", "vllm_mlx.prefix_reuse", "pvw"),
         ("vllm_mlx text", "vllm_mlx.prefix_reuse_text", "a"),
         ("vllm_mlx text batched", "vllm_mlx.prefix_reuse_text", "chs"),
     ],

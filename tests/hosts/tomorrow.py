@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import mlx_gemma4_patches
-from mlx_gemma4_patches import plan
+from mlx_gemma4_patches import matrix, plan
 from mlx_gemma4_patches.patch import State, distribution_of
 from mlx_gemma4_patches.record import Record
 from mlx_gemma4_patches.targets import locate, module_of, place_of
@@ -75,6 +75,9 @@ class TestTomorrow:
     @pytest.fixture(autouse=True)
     def _host_is_installed(self) -> None:
         pytest.importorskip(self.host)
+        name = distribution_of(self.host)
+        if metadata.version(name) != matrix.load().releases[name][-1]:
+            pytest.skip("what came after this release is known")
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:

@@ -58,7 +58,7 @@ def main() -> int:
     else:
         errors += _wrong_evidence(data, results)
     tested = _tested(options.tests, chosen)
-    for name, failure in _side_by_side(_host_tests, tested, pythons).items():
+    for name, failure in _side_by_side(_host_tests, tested, pythons, at_once=1).items():
         errors += [f"{name}: {failure}"] if failure else []
 
     print(*errors, sep="\n")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("all", "last", "none"),
         default="all",
         help="run the host tests too: on all combinations, or each host's last on either base but "
-        "the newest mlx-lm, on which `pytest` runs all tests",
+        "the newest mlx-lm and mlx-vlm, on which `pytest` runs all tests",
     )
     parser.add_argument("only", nargs="*", help="beginnings of names of combinations")
     return parser
@@ -87,13 +87,13 @@ def _tested(which: str, chosen: dict) -> dict:
     if which == "all":
         return chosen
     last = {(_subject(c), c["base"]): name for name, c in chosen.items()} if which == "last" else {}
-    last.pop(("mlx-lm", "new"), None)
-    return {name: chosen[name] for name in last.values()}
+    tested_by_pytest = {("mlx-lm", "new"), ("mlx-vlm", "new")}
+    return {name: chosen[name] for key, name in last.items() if key not in tested_by_pytest}
 
 
-def _side_by_side(job: Any, chosen: dict, pythons: dict) -> dict[str, Any]:
+def _side_by_side(job: Any, chosen: dict, pythons: dict, at_once: int = 2) -> dict[str, Any]:
     results = {}
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         futures = {
             pool.submit(_timed, job, name, combination, pythons[combination["base"]]): name
             for name, combination in chosen.items()
@@ -139,9 +139,10 @@ def _doctor(combination: dict, python: Any) -> dict[str, Any]:
 
 
 def _host_tests(combination: dict, python: Any) -> str | None:
-    subject = _subject(combination).replace("-", "_")
+    chosen = ["tests/hosts", "--subject", _subject(combination).replace("-", "_")]
+    side_by_side = ["-n", "auto", "--dist", "loadfile"]
     done = subprocess.run(
-        [python, "-m", "pytest", "-qx", "-pno:cacheprovider", "tests/hosts", "--subject", subject],
+        [python, "-m", "pytest", "-qx", "-pno:cacheprovider", *side_by_side, *chosen],
         cwd=environments.ROOT,
         env=environments.environ(combination),
         capture_output=True,

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_gemma4_patches import __main__ as command_line
 from mlx_gemma4_patches import activate, bench
-from mlx_gemma4_patches.bench import comparing, generation, overhead, starting
+from mlx_gemma4_patches.bench import comparing, drafting, generation, overhead, starting
 from mlx_gemma4_patches.gemma4 import sizes
 
 
@@ -78,6 +78,14 @@ def test_the_wrappers_add_few_calls_to_a_decode_step():
     for row in calls:
         assert row["noise"] == 0.0  # calls are the same each time
         assert 1.0 < row["ratio"] < 1.05
+
+
+def test_an_assistant_that_is_right_gives_a_block_a_step():
+    activate()
+    rows = [row for row in drafting.run(rounds=1) if row["unit"] == ""]
+    (right, wrong) = (row[row["columns"][1]] for row in rows)
+    assert right == pytest.approx(drafting.DRAFTS + 1, rel=0.05)
+    assert wrong == pytest.approx(1, rel=0.02)
 
 
 def test_the_patches_are_on_again_after_stock_was_measured():

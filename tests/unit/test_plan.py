@@ -53,6 +53,7 @@ BEFORE = [{"mlx-lm": ">=1.1,<2.0"}]
     [
         # the releases of the matrix
         (situation(SINCE, ALL), look(A="1"), "applied", "mlx-lm 2.0 has this fault"),
+        (situation(SINCE, ALL, kind="add"), look(A="1"), "applied", "2.0 cannot do this by itself"),
         (situation(SINCE, ALL), look(A="9"), "fingerprint_mismatch", "not as mlx-lm 2.0 ships"),
         (situation(SINCE, ALL), look(), "fingerprint_mismatch", "not as mlx-lm 2.0 ships"),
         (situation(SINCE, ALL), look(A=Unseen.NO_SOURCE), "unverified", "by version alone"),

@@ -54,7 +54,7 @@ def knowing(draft: Any, texts: Sequence[list[int]], is_right: Callable[[int], bo
         greedy: bool = False,
     ) -> mx.array:
         last = mx.array(last_bonus).reshape(-1).tolist()
-        read = getattr(draft, "_kv_valid_len", draft._kv_offset)  # the latter in 0.5.0
+        read = getattr(draft, "_kv_valid_len", draft._position)  # the latter in 0.5.0
         read = mx.broadcast_to(mx.array(read).reshape(-1), (len(last),)).tolist()
         rows = []
         for token, place in zip(last, read, strict=True):
@@ -104,7 +104,7 @@ def answers(
     known = inspect.signature(kind.__init__).parameters
     if draft is not None:
         if "draft_model" not in known:
-            raise NotApplicable("batches of this mlx-vlm take no drafter")
+            return _as_its_server(model, prompts, limit, draft, drafts)
         draft.config.block_size = drafts + 1
         how |= {"draft_model": draft, "draft_kind": "mtp", "draft_block_size": drafts + 1}
     how |= {"greedy_sampling": True, "compute_logprobs": False}
@@ -127,3 +127,36 @@ def answers(
         if hasattr(batches, "close"):
             batches.close()
     return [said[uid] for uid in uids]
+
+
+def _as_its_server(
+    model: Any, prompts: list[list[int]], limit: int, draft: Any, drafts: int
+) -> list[list[int]]:
+    """The same in the steps of the server of 0.5.0, whose ``BatchGenerator`` takes no drafter."""
+    host = generating()
+    if not hasattr(host, "_mtp_rounds_batch"):
+        raise NotApplicable("batches of this mlx-vlm take no drafter")
+    text, longest = model.language_model, max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * left + prompt for left, prompt in zip(padding, prompts, strict=True)]
+    ids, caches = mx.array(rows, mx.int32), host._make_cache(text, padding)
+    embedded = model.get_input_embeddings(ids, None).to_dict()
+    embedded = {name: value for name, value in embedded.items() if value is not None}
+    read = text(ids, cache=caches, return_hidden=True, return_shared_kv=True, **embedded)
+    first = mx.argmax(read.logits[:, -1], axis=-1)
+    said = [[token] for token in first.tolist()]
+    rounds = host._mtp_rounds_batch(
+        model,
+        draft,
+        caches,
+        read.hidden_states[-1],
+        read.shared_kv_states,
+        first_bonus=first,
+        max_tokens=limit,
+        sampler=lambda logits: mx.argmax(logits, axis=-1),
+        draft_block_size=drafts + 1,
+    )
+    for tokens, _ in rounds:
+        for row, token in zip(said, tokens, strict=True):
+            row += [] if token is None else [token]
+    return said

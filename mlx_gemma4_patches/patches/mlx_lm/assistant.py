@@ -9,7 +9,8 @@ Why: an assistant is no language model, which is what mlx-lm drafts with.
 
 How: its type of model becomes known, ``speculative_generate_step`` hands over to
 ``hosts.mlx_lm.assisted`` where the draft model is one, and the folder of an assistant, which has no
-tokenizer, gets that of the model loaded before it. It can be deleted when mlx-lm has assistants.
+tokenizer, gets that of the model loaded before it. One that belongs to none of the models loaded
+before it is refused before its weights are read. It can be deleted when mlx-lm has assistants.
 
 Where the query of an assistant stands is open: transformers puts it at the position of the next
 token, n, and shows it the window and one key more, vLLM and mlx-vlm at n - 1 with the window. Here
@@ -23,7 +24,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,12 @@ from ...hosts.mlx_lm.tiny import text_model
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
+_MADE = "mlx_lm.models.gemma4_text:Gemma4TextModel.__init__"
 _TEXT = "mlx_lm.models.gemma4_text:Gemma4TextModel.__call__"
+_MODEL = "mlx_lm.utils:load_model"
 _TOKENIZER = "mlx_lm.utils:load_tokenizer"
+
+_Models = weakref.WeakValueDictionary[int, Any]  # by id: mlx's modules have no hash
 
 
 def probe() -> Finding:
@@ -66,8 +72,11 @@ def apply(surgery: Surgery) -> None:
 
     for kind in tiny_assistant.TYPES:
         surgery.add_entry("sys:modules", f"mlx_lm.models.{kind}", assistant)
+    models = _Models()  # all that are in use
+    surgery.wrap(_MADE, partial(_noted, models))
     surgery.wrap(_TEXT, _heard)
     surgery.wrap(STEP, _with_an_assistant)
+    surgery.wrap(_MODEL, partial(_of_a_model_before, models))
     surgery.wrap(_TOKENIZER, _of_the_target)
 
 
@@ -91,23 +100,46 @@ def _with_an_assistant(original: Callable) -> Callable:
         call = signature.bind(*args, **kwargs)
         if not is_assistant(call.arguments["draft_model"]):
             return original(*args, **kwargs)
-        _require_a_pair(call.arguments["model"], call.arguments["draft_model"])
+        model, args = call.arguments["model"], call.arguments["draft_model"].args
+        if not is_gemma4(model):
+            raise ValueError("the draft model is an assistant of Gemma 4, and the model is not one")
+        text = getattr(model, "language_model", model)
+        _require_its_model([text.args.hidden_size], args.backbone_hidden_size)
         call.apply_defaults()
         return assisted_generate_step(**call.arguments, shows_prompt=shows_prompts())
 
     return speculative_generate_step
 
 
-def _require_a_pair(model: Any, assistant: Any) -> None:
-    wanted = assistant.args.backbone_hidden_size
-    if not is_gemma4(model):
-        raise ValueError("the draft model is an assistant of Gemma 4, and the model is no Gemma 4")
-    size = getattr(model, "language_model", model).args.hidden_size
-    if size != wanted:
+def _require_its_model(sizes: Iterable[int], wanted: int) -> None:
+    """Raise ValueError unless one of the models has the hidden size that an assistant needs."""
+    if wanted not in sizes:
         raise ValueError(
             f"the draft model is the assistant of a Gemma 4 with hidden size {wanted}, and this "
-            f"model's is {size}: take the assistant that is published for this model"
+            f"model's is {' or '.join(map(str, sorted(set(sizes))))}: take the assistant that is "
+            "published for this model, and load it after the model"
         )
+
+
+def _noted(models: _Models, original: Callable) -> Callable:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        models[id(self)] = self
+
+    return __init__
+
+
+def _of_a_model_before(models: _Models, original: Callable) -> Callable:
+    signature = inspect.signature(original)
+
+    def load_model(*args: Any, **kwargs: Any) -> Any:
+        config = _assistant(Path(signature.bind(*args, **kwargs).arguments["model_path"]))
+        sizes = [model.config.hidden_size for model in models.values()]
+        if config is not None and sizes:
+            _require_its_model(sizes, config.get("backbone_hidden_size"))
+        return original(*args, **kwargs)
+
+    return load_model
 
 
 def _of_the_target(original: Callable) -> Callable:
@@ -117,7 +149,8 @@ def _of_the_target(original: Callable) -> Callable:
     def load_tokenizer(*args: Any, **kwargs: Any) -> Any:
         nonlocal latest
         folder = Path(signature.bind(*args, **kwargs).arguments["model_path"])
-        if _is_bare_assistant(folder) and (tokenizer := latest()) is not None:
+        is_bare = not any(folder.glob("tokenizer*")) and _assistant(folder) is not None
+        if is_bare and (tokenizer := latest()) is not None:
             return tokenizer
         tokenizer = original(*args, **kwargs)
         with contextlib.suppress(TypeError):
@@ -127,18 +160,23 @@ def _of_the_target(original: Callable) -> Callable:
     return load_tokenizer
 
 
-def _is_bare_assistant(folder: Path) -> bool:
-    """Whether a folder holds an assistant, and no tokenizer."""
+def _assistant(folder: Path) -> dict[str, Any] | None:
+    """The config of the assistant in a folder; None where there is none."""
     from mlx_lm.utils import load_config
 
-    if any(folder.glob("tokenizer*")) or not (folder / "config.json").is_file():
-        return False
-    return load_config(folder).get("model_type") in tiny_assistant.TYPES
+    config = load_config(folder) if (folder / "config.json").is_file() else {}
+    return config if config.get("model_type") in tiny_assistant.TYPES else None
 
 
 PATCH = Patch(
     id="mlx_lm.assistant",
-    targets=(STEP, f"{_TEXT}(self)", f"{_TOKENIZER}(model_path)"),
+    targets=(
+        STEP,
+        f"{_MADE}(self)",
+        f"{_TEXT}(self)",
+        f"{_MODEL}(model_path)",
+        f"{_TOKENIZER}(model_path)",
+    ),
     apply=apply,
     probe=probe,
 )

@@ -8,9 +8,9 @@ Why: the rows of a batch accept different numbers of drafts, and go on so. Keys 
 drafts that a row rejects are set to zero, and stay where the row attends to them.
 
 The fix: all rows accept as many drafts as the one that accepts fewest, which the host can do for
-other drafters, and does for these from 0.7.0 on. The server of 0.5.0 has a loop of its own, which
-stays as it is. It can be deleted when no supported release is
-older.
+other drafters, and does for these from 0.7.0 on. 0.5.0 cannot: there what its walk over the rows
+accepts is cut, in the rounds of these drafters alone. It can be deleted when no supported release
+is older.
 
 Upstream: mlx-vlm 0.7.0 (``requires_uniform_batch_acceptance`` of its Gemma 4).
 """
@@ -18,6 +18,7 @@ Upstream: mlx-vlm 0.7.0 (``requires_uniform_batch_acceptance`` of its Gemma 4).
 from __future__ import annotations
 
 import inspect
+import threading
 
 import mlx.core as mx
 
@@ -30,6 +31,8 @@ from ...surgery import Surgery
 _DRAFTER = f"{ASSISTANT}.gemma4_assistant:Gemma4AssistantDraftModel"
 _ROLLBACK = "mlx_vlm.models.gemma4.language:LanguageModel.rollback_speculative_cache"
 _UNIFORM = "requires_uniform_batch_acceptance"
+_ROUNDS = "mlx_vlm.generate:_mtp_rounds_batch"  # 0.5.0
+_WALK = "mlx_vlm.generate:_speculative_walk_batch"
 
 
 def probe() -> Finding:
@@ -46,8 +49,42 @@ def probe() -> Finding:
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.add(f"{_DRAFTER}.{_UNIFORM}", True)
-    surgery.wrap(_ROLLBACK, _taking_lists)
+    if _ROUNDS in surgery.targets:
+        surgery.wrap(_ROUNDS, _in_step)
+        surgery.wrap(_WALK, _cut)
+    else:
+        surgery.add(f"{_DRAFTER}.{_UNIFORM}", True)
+        surgery.wrap(_ROLLBACK, _taking_lists)
+
+
+_here = threading.local()
+
+
+def _in_step(original):
+    def _mtp_rounds_batch(*args, **kwargs):
+        rounds = original(*args, **kwargs)
+        while True:
+            _here.in_step = True
+            try:
+                said = next(rounds, None)
+            finally:
+                _here.in_step = False
+            if said is None:
+                return
+            yield said
+
+    return _mtp_rounds_batch
+
+
+def _cut(original):
+    def _speculative_walk_batch(*args, **kwargs):
+        accepted, tokens = original(*args, **kwargs)
+        if getattr(_here, "in_step", False):
+            fewest = min(accepted)
+            accepted, tokens = [fewest] * len(accepted), [row[: fewest + 1] for row in tokens]
+        return accepted, tokens
+
+    return _speculative_walk_batch
 
 
 def _taking_lists(original):
@@ -64,7 +101,7 @@ def _taking_lists(original):
 
 PATCH = Patch(
     id="mlx_vlm.mtp_ragged",
-    targets=(_DRAFTER, _ROLLBACK),
+    targets=(_DRAFTER, _ROLLBACK, _ROUNDS, f"{_WALK}(draft_tokens, target_tokens, budgets)"),
     apply=apply,
     probe=probe,
 )

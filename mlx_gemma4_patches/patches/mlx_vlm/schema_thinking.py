@@ -24,7 +24,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import config
-from ...gemma4.channels import END_ID, OPENING_ID
+from ...gemma4.channels import END_ID, OPENING_ID, opens_thought
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -143,16 +143,10 @@ def _for_gemma4(original: Callable) -> Callable:
         if not (schemas and args.enable_thinking and is_gemma4):
             return original(self, args, input_ids)
         others = original(self, dataclasses.replace(args, logits_processors=None), input_ids)
-        opened = input_ids is not None and _opens_thought(input_ids.reshape(-1).tolist())
+        opened = input_ids is not None and opens_thought(input_ids.reshape(-1).tolist())
         return [*others, *(AfterThought(schema, opened) for schema in schemas)]
 
     return _make_logits_processors
-
-
-def _opens_thought(ids: list[int]) -> bool:
-    """Whether the last channel of a prompt is still open."""
-    markers = [token for token in ids if token in (OPENING_ID, END_ID)]
-    return markers[-1:] == [OPENING_ID]
 
 
 PATCH = Patch(id="mlx_vlm.schema_thinking", targets=(_MAKE,), apply=apply, probe=probe)

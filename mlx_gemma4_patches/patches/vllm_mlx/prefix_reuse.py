@@ -11,8 +11,9 @@ What is added: the places where Gemma 4's prompts part (``gemma4.prefix_cuts``) 
 answers are kept, as the rows of the windows there and one copy of the other layers
 (``gemma4.prefix_store``), in place of the host's entries and within their limit and
 ``MLX_GEMMA4_PATCHES_PREFIX_BYTES``. They are taken out of the caches after each step of the
-prefill, which is split nowhere for it. With ``--kv-cache-quantization`` the host's entries stay. It
-can be deleted when the host keeps such places.
+prefill, which is split nowhere for it. Pictures and sounds are part of what two prompts have in
+common, by their content (``gemma4.media_ids``). With ``--kv-cache-quantization`` the host's entries
+stay. It can be deleted when the host keeps such places.
 
 Upstream: none known.
 """
@@ -25,6 +26,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
+from ...gemma4.media_ids import NAMES, Seen
+from ...gemma4.placeholders import Placeholders, among
+from ...gemma4.prefix_cuts import cuts
 from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.tiny import model
@@ -36,7 +40,9 @@ _GENERATOR = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator"
 _CACHE = "vllm_mlx.memory_cache:MemoryAwarePrefixCache"
 _STORES = ("store", "prepare_store")
 _PREFIXES = "_gemma4_prefixes"
-_MODEL_KEY = "text"  # the host keeps a cache per model, and of texts alone
+_PLACEHOLDERS = "_gemma4_placeholders"
+_IDS = "_gemma4_ids"  # of a request with media, by which it is kept
+_MODEL_KEY = "text"  # the host keeps a cache per model
 
 
 def probe() -> Finding:
@@ -61,6 +67,8 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(f"{_CACHE}.__init__", _opening)
+    surgery.wrap(f"{_GENERATOR}.__init__", _knowing)
+    surgery.wrap(f"{_GENERATOR}._run_vision_encoding", _going_on)
     surgery.wrap(f"{_GENERATOR}._maybe_store_prefix_cache", _keep_answers)
     surgery.wrap(f"{_CACHE}.fetch", _fetch)
     surgery.wrap(f"{_CACHE}.clear", _clear)
@@ -90,20 +98,81 @@ def _opening(original):
     return __init__
 
 
+def _find(cache: Any, ids: list[int]) -> tuple[int, list[Any] | None]:
+    length, caches = _store_of(cache).find(_MODEL_KEY, ids)
+    if caches is None:
+        cache._stats.misses += 1
+    else:
+        cache._stats.hits += 1
+        cache._stats.tokens_saved += length
+    return length, caches
+
+
+def _knowing(original):
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if _store_of(self.prefix_cache) is not None:
+            vars(self.prefix_cache)[_PLACEHOLDERS] = Placeholders.of(self.model.config)
+
+    return __init__
+
+
 def _fetch(original):
     def fetch(self, tokens):
-        if (store := _store_of(self)) is None:
+        if _store_of(self) is None:
             return original(self, tokens)
-        length, caches = store.find(_MODEL_KEY, tokens)
-        reads(list(tokens), length, functools.partial(_keep, self))
-        if caches is None:
-            self._stats.misses += 1
+        if _shows(self, tokens):  # asked for by releases that would read them as text
             return None, tokens
-        self._stats.hits += 1
-        self._stats.tokens_saved += length
-        return caches, tokens[length:]
+        length, caches = _find(self, tokens)
+        reads(list(tokens), length, functools.partial(_keep, self))
+        return caches, tokens if caches is None else tokens[length:]
 
     return fetch
+
+
+def _shows(cache: Any, tokens: list[int]) -> bool:
+    """Whether there are media in a prompt."""
+    known = vars(cache).get(_PLACEHOLDERS, Placeholders())
+    return among(mx.array(tokens), (known.image, known.video, known.audio)).any().item()
+
+
+def _going_on(original):
+    def _run_vision_encoding(self, request, cache=None):
+        if cache is None or _store_of(getattr(self, "prefix_cache", None)) is None:
+            return original(self, request, cache)
+        row = request.input_ids
+        ids = row.reshape(-1).tolist()
+        inputs = {**request.extra_kwargs, "pixel_values": request.pixel_values}
+        try:
+            seen = Seen(ids, inputs, vars(self.prefix_cache)[_PLACEHOLDERS])
+        except ValueError:
+            return original(self, request, cache)
+        vars(request)[_IDS] = seen.ids
+        length, found = _find(self.prefix_cache, seen.ids)
+        if found is not None:
+            cache[:] = found
+            _leave_out(request, length, len(ids), seen)
+        made = original(self, request, cache)
+        request.input_ids = row
+        _keep(self.prefix_cache, seen.ids, cache, [cut for cut in cuts(ids) if cut > length])
+        return made
+
+    return _run_vision_encoding
+
+
+def _leave_out(request: Any, start: int, length: int, seen: Seen) -> None:
+    """Leave out the first tokens of a request, and their media."""
+
+    def behind(value: Any) -> Any:
+        aligned = isinstance(value, mx.array) and value.ndim > 1 and value.shape[1] == length
+        return value[:, start:] if aligned else value
+
+    left = seen.behind(start)
+    request.input_ids = request.input_ids.reshape(1, -1)[:, start:]
+    request.attention_mask = behind(request.attention_mask)
+    request.pixel_values = left.pop("pixel_values", None)
+    rest = {k: behind(v) for k, v in request.extra_kwargs.items() if k not in NAMES}
+    request.extra_kwargs = {**rest, **left}
 
 
 def _store(original):
@@ -128,9 +197,12 @@ def _keep_answers(original):
             return original(self, batch, end_indices)
         for index in end_indices:
             request = batch.requests[index]
-            if request.is_text_only:
+            ids = vars(request).get(_IDS)
+            if ids is None and request.is_text_only:
+                ids = request.input_ids.reshape(-1).tolist()
+            if ids is not None:
                 caches = batch.extract_cache(index)
-                ids = [*request.input_ids.reshape(-1).tolist(), *request.output_tokens]
+                ids = [*ids, *request.output_tokens]
                 _keep(self.prefix_cache, ids, caches, [min(len(ids), caches[0].offset)])
         return None
 
@@ -141,6 +213,8 @@ PATCH = Patch(
     id="vllm_mlx.prefix_reuse",
     targets=(
         f"{_CACHE}.__init__",
+        f"{_GENERATOR}.__init__",
+        f"{_GENERATOR}._run_vision_encoding",
         f"{_GENERATOR}._maybe_store_prefix_cache",
         f"{_CACHE}.fetch",
         f"{_CACHE}.clear",

@@ -1,23 +1,22 @@
-"""Without continuous batching every turn processes the whole conversation again.
+"""Without continuous batching a conversation with a picture is processed again in every turn.
 
 What the user sees: every turn of ``vllm-mlx serve``, with ``--mllm`` or a checkpoint that can see,
-takes as long as the whole conversation. (``prefix_reuse_text`` is for the others.)
+takes as long as the whole conversation, once there is a picture or a sound in it.
+(``prefix_reuse_routed`` is for the others.)
 
-Why: the simple engine makes new caches for every request, whether it reads it with mlx-vlm's model
-or, where it holds text alone, with mlx-lm's.
+Why: the simple engine makes new caches for every request that it reads with mlx-vlm's model.
 
 What is added: the places where Gemma 4's prompts part (``gemma4.prefix_cuts``) and the ends of
-answers are kept (``gemma4.prefix_store``) and a request without images, sound and video goes on
-from the longest that its prompt begins with. It takes no more memory than
-``MLX_GEMMA4_PATCHES_PREFIX_BYTES``, by default a tenth of the device's, 8 GB at most. It can be
-deleted when the simple engine keeps what it has processed.
+answers are kept (``gemma4.prefix_store``) and a request goes on from the longest that its prompt
+begins with, pictures and sounds by their content (``gemma4.media_ids``), videos not. It takes no
+more memory than ``MLX_GEMMA4_PATCHES_PREFIX_BYTES``, by default a tenth of the device's, 8 GB at
+most. It can be deleted when the simple engine keeps what it has processed.
 
 Upstream: none known.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 from typing import Any
@@ -25,8 +24,9 @@ from typing import Any
 import mlx.core as mx
 
 from ...gemma4 import prefix_limit, tiny
+from ...gemma4.media_ids import NAMES, Seen
+from ...gemma4.placeholders import Placeholders
 from ...gemma4.prefix_store import PrefixStore
-from ...hosts.mlx_lm.models import is_gemma4 as is_text_gemma4
 from ...hosts.mlx_vlm.tiny import model
 from ...hosts.vllm_mlx import text_steps
 from ...hosts.vllm_mlx.models import is_gemma4
@@ -35,7 +35,6 @@ from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _LOAD = "vllm_mlx.models.mllm:MLXMultimodalLM.load"
-_BUILD = "vllm_mlx.text_model_from_vlm:build_text_model"
 _STEP = "mlx_vlm.generate:generate_step"  # called with models that keep, else as it is
 _PREFIXES = "_gemma4_prefixes"
 
@@ -43,7 +42,6 @@ _PREFIXES = "_gemma4_prefixes"
 def probe() -> Finding:
     from vllm_mlx.models.mllm import MLXMultimodalLM
 
-    importlib.import_module("vllm_mlx.text_model_from_vlm")  # the patch waits for it
     engine = MLXMultimodalLM("a path")
     engine.model, engine._loaded = model("dense"), True
     engine.load()
@@ -80,34 +78,18 @@ class _Counting:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_LOAD, _opening)
-    surgery.wrap(_BUILD, _opening_built)
     surgery.wrap(_STEP, _going_on)
-    surgery.wrap(text_steps.STEP, text_steps.going_on(_PREFIXES))
     watch(surgery)
 
 
 def _opening(original):
     def load(self):
         made = original(self)
-        _open(self.model)
+        if is_gemma4(self.model) and prefix_limit.limit() != 0:
+            vars(self.model).setdefault(_PREFIXES, PrefixStore())
         return made
 
     return load
-
-
-def _opening_built(original):
-    def build_text_model(*args, **kwargs):
-        made = original(*args, **kwargs)
-        _open(made)
-        return made
-
-    return build_text_model
-
-
-def _open(made: Any) -> None:
-    """Keep what a model processes, if it is a Gemma 4."""
-    if (is_gemma4(made) or is_text_gemma4(made)) and prefix_limit.limit() != 0:
-        vars(made).setdefault(_PREFIXES, PrefixStore())
 
 
 def _store_of(made: Any) -> PrefixStore | None:
@@ -120,36 +102,53 @@ def _going_on(original):
     def generate_step(*args, **kwargs):
         call = signature.bind(*args, **kwargs)
         store = _store_of(call.arguments["model"])
-        if store is None or not _is_text(call):
+        if store is None or not _is_new(call):
             return original(*args, **kwargs)
-        return _gone_on(original, call, store)
+        try:
+            seen = _seen(call)
+        except ValueError:
+            return original(*args, **kwargs)
+        return _gone_on(original, call, store, seen)
 
     return generate_step
 
 
-def _is_text(call: inspect.BoundArguments) -> bool:
-    """Whether a call reads a prompt of token ids alone, with caches that are new."""
+def _is_new(call: inspect.BoundArguments) -> bool:
+    """Whether a call reads one prompt of token ids, with caches that are new."""
     given = {**call.arguments, **call.arguments.get("kwargs", {})}
     caches = given.get("prompt_cache")
-    media = ("pixel_values", "input_features", "pixel_values_videos", "inputs_embeds")
     return (
         bool(caches)
         and given["input_ids"].shape[0] == 1
         and all(getattr(cache, "keys", 0) is None for cache in caches)
-        and all(given.get(name) is None for name in (*media, "draft_model"))
+        and all(given.get(name) is None for name in ("inputs_embeds", "draft_model"))
     )
 
 
-def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
+def _seen(call: inspect.BoundArguments) -> Seen:
+    given = call.arguments
+    inputs = {**given.get("kwargs", {}), "pixel_values": given.get("pixel_values")}
+    placeholders = Placeholders.of(getattr(given["model"], "config", None))
+    return Seen(given["input_ids"][0].tolist(), inputs, placeholders)
+
+
+def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore, seen: Seen):
     given, caches = call.arguments, call.arguments["prompt_cache"]
-    ids = given["input_ids"][0].tolist()
-    length, found = store.find(text_steps.MODEL_KEY, ids)
+    prompt = given["input_ids"][0].tolist()
+    length, found = store.find(text_steps.MODEL_KEY, seen.ids)
     if found is not None:
         caches[:] = found
-        _cut(given, length, len(ids))
-        _cut(given.get("kwargs", {}), length, len(ids))
-    keep = functools.partial(text_steps.keep, store)
-    reads(list(ids), length, keep)
+        _cut(given, length, len(prompt))
+        _cut(given.get("kwargs", {}), length, len(prompt))
+        left = seen.behind(length)
+        given["pixel_values"] = left.pop("pixel_values", None)
+        given["kwargs"] = {**given.get("kwargs", {}), **left}
+    ids = list(seen.ids)
+
+    def keep(_: list[int], caches: list[Any], lengths: list[int]) -> None:
+        text_steps.keep(store, ids, caches, lengths)
+
+    reads(prompt, length, keep)
     try:
         for token, logprobs in original(*call.args, **call.kwargs):
             ids.append(int(token))
@@ -161,10 +160,10 @@ def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore):
 def _cut(given: dict[str, Any], start: int, length: int) -> None:
     """Leave out the first tokens of everything that has a value for each of ``length``."""
     for name, value in given.items():
+        if name in NAMES:
+            continue
         if isinstance(value, mx.array) and value.ndim > 1 and value.shape[1] == length:
             given[name] = value[:, start:]
 
 
-PATCH = Patch(
-    id="vllm_mlx.prefix_reuse_unbatched", targets=(_LOAD, _BUILD), apply=apply, probe=probe
-)
+PATCH = Patch(id="vllm_mlx.prefix_reuse_unbatched", targets=(_LOAD,), apply=apply, probe=probe)

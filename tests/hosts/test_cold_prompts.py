@@ -1,0 +1,23 @@
+"""A prompt of which nothing is known costs what it costs without prefix reuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import reuse
+
+
+@pytest.mark.parametrize("name", ["mlx_lm", "mlx_lm alone", "mlx_vlm", "vllm_mlx mllm batched"])
+def test_no_step_more_and_no_token_more(name, tmp_path: Path) -> None:
+    route = reuse.ROUTES[name]
+    if importlib.util.find_spec(route.host) is None:
+        pytest.skip(f"{route.host} is not installed")
+    environ = (*route.environ, ("MLX_GEMMA4_PATCHES_DISABLE", f"{route.host}.prefix_reuse"))
+    without = dataclasses.replace(route, environ=environ)
+    steps = reuse.cold(tmp_path / "without" / "gemma-4-tiny", without)
+    assert reuse.cold(tmp_path / "with" / "gemma-4-tiny", route) == steps
+    assert all(steps.values())
