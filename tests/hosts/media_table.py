@@ -3,9 +3,11 @@
     python -m tests.hosts.media_table [DOOR ...] [--some]
 
 20 sounds, 20 pictures and 6 videos, alone and in pairs, with a tiny random E2B. The doors: python
-(``mlx_vlm.stream_generate``), mlx_vlm (its server), vllm_mlx (its server without batches),
-vllm_mlx_batching (with them). Without any named, those of the installed hosts. A server tells the
-number of a prompt's ids, not the ids. ``--some`` asks every seventh question.
+(``mlx_vlm.stream_generate``), python_batches (``mlx_vlm.batch_generate``, each medium alone with
+the next one of its kind in another row), mlx_vlm (its server), mlx_lm (its server, pictures alone),
+vllm_mlx (its server as it starts by itself), vllm_mlx_mllm and vllm_mlx_batching. Without any
+named, those of the installed hosts. A server tells the number of a prompt's ids, not the ids.
+``--some`` asks every seventh question.
 
 An answer counts up to markup, and as far as transformers has no two tokens of one rank to 0.01.
 Videos are sampled as transformers does, which ``mlx_vlm.video_frames`` is opted into for.
@@ -41,8 +43,10 @@ REFERENCE = Path(media_cases.__file__).with_name("media_table.safetensors")
 _ENDS = {"audio": "wav", "image": "png", "video": "avi"}
 _TYPES = {"audio": "audio/wav", "image": "image/png", "video": "video/avi"}
 _SERVERS = {
+    "mlx_lm": ("mlx_lm", []),
     "mlx_vlm": ("mlx_vlm", []),
-    "vllm_mlx": ("vllm_mlx", ["--mllm"]),
+    "vllm_mlx": ("vllm_mlx", []),
+    "vllm_mlx_mllm": ("vllm_mlx", ["--mllm"]),
     "vllm_mlx_batching": ("vllm_mlx", ["--mllm", "--continuous-batching"]),
 }
 # how many ids or the ids, and the text
@@ -51,6 +55,7 @@ Answer = tuple[Any, str]
 
 def save(folder: Path) -> Path:
     """The checkpoint and the files of all media."""
+    folder.mkdir()
     tokenizer.save(folder)
     tiny_audio.add_to(tiny.save("e2b", folder))
     media_cases.write(folder)
@@ -62,40 +67,72 @@ def kind_of(parts: list) -> str:
     return " + ".join(part.kind for part in parts if isinstance(part, Medium))
 
 
-def python_door(folder: Path) -> Callable[[list, int], Answer]:
-    """Ask mlx-vlm in this process; the answer has the ids."""
-    utils, generate = (importlib.import_module(f"mlx_vlm.{name}") for name in ("utils", "generate"))
-    prompt_utils = importlib.import_module("mlx_vlm.prompt_utils")
-    model, processor = utils.load(str(folder))
+class Python:
+    """mlx-vlm in this process; its answers have the ids."""
 
-    def ask(parts: list, count: int) -> Answer:
-        files = {kind: _files(parts, kind, folder) for kind in media_cases.MEDIA}
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.utils, self.generate, self.prompt_utils = (
+            importlib.import_module(f"mlx_vlm.{name}")
+            for name in ("utils", "generate", "prompt_utils")
+        )
+        self.model, self.processor = self.utils.load(str(folder))
+
+    def alone(self, parts: list, count: int) -> Answer:
+        prompt, files = self._prompt(parts), self._files(parts)
+        steps = self.generate.stream_generate(
+            self.model,
+            self.processor,
+            prompt,
+            max_tokens=max(count, 1),
+            temperature=0.0,
+            **{kind: named or None for kind, named in files.items()},
+        )
+        return self._ids(prompt, files), "".join(step.text for step in steps)
+
+    def in_batches(self, parts: list, count: int) -> Answer:
+        medium = next(part for part in parts if isinstance(part, Medium))
+        kind = media_cases.MEDIA[medium.kind]
+        other = media_cases.CONVERSATIONS[kind[(kind.index(medium) + 1) % len(kind)].name]
+        prompts = [self._prompt(row) for row in (parts, other)]
+        files = [file for row in (parts, other) for file in self._files(row)[medium.kind]]
+        answers = self.generate.batch_generate(
+            self.model,
+            self.processor,
+            prompts=prompts,
+            max_tokens=max(count, 1),
+            temperature=0.0,
+            **{f"{medium.kind}s": files},
+        )
+        return self._ids(prompts[0], self._files(parts)), answers.texts[0]
+
+    def _files(self, parts: list) -> dict[str, list[str]]:
+        return {kind: _files(parts, kind, self.folder) for kind in media_cases.MEDIA}
+
+    def _prompt(self, parts: list) -> str:
         content = [
             {"type": part.kind} if isinstance(part, Medium) else {"type": "text", "text": part}
             for part in parts
         ]
-        prompt = prompt_utils.apply_chat_template(
-            processor,
-            model.config,
+        files = self._files(parts)
+        return self.prompt_utils.apply_chat_template(
+            self.processor,
+            self.model.config,
             [{"role": "user", "content": content}],
             num_images=len(files["image"]),
             num_audios=len(files["audio"]),
             **({"video": files["video"]} if files["video"] else {}),
         )
-        inputs = utils.prepare_inputs(
-            processor,
+
+    def _ids(self, prompt: str, files: dict[str, list[str]]) -> list[int]:
+        inputs = self.utils.prepare_inputs(
+            self.processor,
             images=files["image"] or None,
             audio=files["audio"] or None,
             videos=files["video"] or None,
             prompts=prompt,
         )
-        media = {kind: named or None for kind, named in files.items()}
-        steps = generate.stream_generate(
-            model, processor, prompt, max_tokens=max(count, 1), temperature=0.0, **media
-        )
-        return inputs["input_ids"][0].tolist(), "".join(step.text for step in steps)
-
-    return ask
+        return inputs["input_ids"][0].tolist()
 
 
 def http_door(server: Server, folder: Path, host: str) -> Callable[[list, int], Answer]:
@@ -134,6 +171,14 @@ def _files(parts: list, kind: str, folder: Path) -> list[str]:
     return [str(folder / f"{medium.name}.{_ENDS[kind]}") for medium in media]
 
 
+def takes(door: str, parts: list) -> bool:
+    """Whether the door has a way in for these media."""
+    kinds = [part.kind for part in parts if isinstance(part, Medium)]
+    if door == "mlx_lm":
+        return set(kinds) == {"image"}
+    return len(kinds) == 1 if door == "python_batches" else True
+
+
 class Table:
     """Counts by door and kind of conversation, and the answers that are wrong."""
 
@@ -147,6 +192,8 @@ class Table:
     def fill(self, door: str, ask: Callable[[list, int], Answer]) -> None:
         counts = self.counts[door] = Counter()
         for name, parts in list(media_cases.CONVERSATIONS.items())[:: self.every]:
+            if not takes(door, parts):
+                continue
             ids = self.reference[f"ids_{name}"].tolist()
             # up to markup, which a server takes out
             said = self.reference[f"greedy_{name}"].tolist()
@@ -183,7 +230,9 @@ class Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hosts.media_table", description=__doc__)
-    parser.add_argument("doors", nargs="*", metavar="DOOR", help="python, " + ", ".join(_SERVERS))
+    parser.add_argument(
+        "doors", nargs="*", metavar="DOOR", help="python, python_batches, " + ", ".join(_SERVERS)
+    )
     parser.add_argument("--some", action="store_true", help="every seventh question")
     options = parser.parse_args()
     if not REFERENCE.is_file():
@@ -191,8 +240,9 @@ def main() -> int:
         return 2
     there = importlib.util.find_spec
     doors = options.doors or [
-        *(["python", "mlx_vlm"] if there("mlx_vlm") else []),
-        *(["vllm_mlx", "vllm_mlx_batching"] if there("vllm_mlx") else []),
+        *(["python", "python_batches", "mlx_vlm"] if there("mlx_vlm") else []),
+        *(["mlx_lm"] if there("mlx_lm.processors") else []),
+        *(["vllm_mlx", "vllm_mlx_mllm", "vllm_mlx_batching"] if there("vllm_mlx") else []),
     ]
     mlx_gemma4_patches.activate()
     print("of each kind: equal ids, equal greedy tokens / asked", flush=True)
@@ -201,8 +251,9 @@ def main() -> int:
         reference = mx.load(str(REFERENCE))
         table = Table(reference, folder / "tokenizer.json", 7 if options.some else 1)
         for door in doors:
-            if door == "python":
-                table.fill(door, python_door(folder))
+            if door.startswith("python"):
+                python = Python(folder)
+                table.fill(door, python.alone if door == "python" else python.in_batches)
                 continue
             host, arguments = _SERVERS[door]
             with serve(host, folder, *arguments) as server:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mlx_gemma4_patches.gemma4 import channels
+from mlx_gemma4_patches.hosts.vllm_mlx import unbatched
 from tests.hosts import batching, unreadable
 from tests.hosts.contract import PatchContract, patched, skip_unless_needed
 
@@ -66,6 +74,75 @@ def test_what_is_no_data(kind: str, url: Any) -> None:
     skip_unless_needed(ID)
     with patched(ID), pytest.raises(HTTPException, match=f"the {NAMES[kind]} cannot be read"):
         prepared(part(kind, url))
+
+
+def test_base64_without_a_header_is_a_picture_as_before() -> None:
+    skip_unless_needed(ID)
+    with patched(ID):
+        prepared(part("image", base64.b64encode(unreadable.png()).decode()))
+        with pytest.raises(HTTPException, match="the picture cannot be read"):
+            prepared(part("image", base64.b64encode(unreadable.png()[:4000]).decode()))
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Iterator[str]:
+    """The address of a server of files, on this machine, which the host would refuse to ask."""
+    skip_unless_needed(ID)
+    for name, data in {"good.png": unreadable.png(), "noise.png": bytes(range(1, 256))}.items():
+        (tmp_path / name).write_bytes(data)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr("vllm_mlx.models.mllm._validate_url_safety", lambda url: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def seen(url: str, stream: bool) -> list[bytes]:
+    """The files that mlx-vlm is given for a request with a picture, without batches."""
+    from vllm_mlx.engine.simple import SimpleEngine
+
+    files: list[bytes] = []
+
+    def generate(model: Any, processor: Any, prompt: str, image: Any = None, **how: Any) -> Any:
+        files.extend(Path(file).read_bytes() for file in image or [])
+        return iter([]) if stream else SimpleNamespace(text="so", prompt_tokens=1)
+
+    async def ask(engine: Any) -> None:
+        messages = [{"role": "user", "content": [part("image", url)]}]
+        if stream:
+            async for _ in engine.stream_chat(messages=messages):
+                pass
+        else:
+            await engine.chat(messages=messages)
+
+    with unbatched.model(generate) as model, pytest.MonkeyPatch.context() as changed:
+        changed.setattr("mlx_vlm.stream_generate", generate)
+        model.processor.tokenizer.convert_tokens_to_ids = lambda _: channels.OPENING_ID
+        engine = SimpleEngine("gemma-4", force_mllm=True)
+        engine._model, engine._loaded = model, True
+        asyncio.run(ask(engine))
+    return files
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_is_fetched_is_seen(site: str, stream: bool) -> None:
+    with patched(ID):
+        assert seen(f"{site}/good.png", stream) == [unreadable.png()]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("name", ["noise.png", "missing.png"])
+def test_what_is_fetched_and_cannot_be_read(site: str, name: str, stream: bool) -> None:
+    with patched(ID), pytest.raises(HTTPException, match="the picture cannot be read") as error:
+        seen(f"{site}/{name}", stream)
+    assert error.value.status_code == 400
+    assert site not in error.value.detail
+
+
+def test_an_address_that_does_not_answer(site: str) -> None:
+    with patched(ID), pytest.raises(HTTPException, match="cannot be fetched from its address"):
+        seen("http://127.0.0.1:1/picture.png", stream=False)
 
 
 NAMES = {"image": "picture", "audio": "sound", "video": "video"}

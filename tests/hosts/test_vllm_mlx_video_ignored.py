@@ -61,6 +61,22 @@ def test_another_video_is_answered_otherwise(tmp_path) -> None:
     assert one != other
 
 
+def test_an_image_beside_it_hides_no_other_video(tmp_path) -> None:
+    folder = batching.save("dense", tmp_path / "gemma-4-tiny")
+    films = [film(tmp_path / f"{seed}.avi", seed) for seed in (1, 2)]
+    image = {"type": "image_url", "image_url": {"url": batching.image(0)}}
+    answers = []
+    for chosen in ([films[0]], [films[1]], films):
+        with patched(ID), batching.engine(folder) as engine:  # its cache is empty
+            for video in chosen:
+                message = asked("what happens", video)
+                message["content"].insert(0, image)
+                answers.append(engine.answer(message, max_tokens=6).text)
+    alone, together = answers[:2], answers[2:]
+    assert alone == together
+    assert alone[0] != alone[1]
+
+
 def test_it_is_seen_as_in_mlx_vlm(tmp_path) -> None:
     folder = batching.save("dense", tmp_path / "gemma-4-tiny")
     video = film(tmp_path / "film.avi", 3)

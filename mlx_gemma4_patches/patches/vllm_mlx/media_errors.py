@@ -6,17 +6,22 @@ answer to the words alone.
 Why: media are read where the model works, and what goes wrong there is the server's fault.
 
 The fix: for Gemma 4 what a request brings along is read before it is queued, and what cannot be
-read is 400 with one sentence. Media that the server fetches itself are read where they were. It
-can be deleted when the server answers 400 to them.
+read is 400 with one sentence. What is to be fetched is fetched then too, beside the event loop and
+within the host's limits, and goes on as a data URI; where the answer is a stream, which has begun
+by then, the sentence breaks it. It can be deleted when the server answers 400 to them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import io
 from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...gemma4 import channels, parts, soft_tokens, unreadable
 from ...hosts.vllm_mlx.models import is_gemma4
@@ -24,6 +29,7 @@ from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _PREPARE = "vllm_mlx.server:_prepare_chat_messages"
+_ENGINES = ("vllm_mlx.engine.simple:SimpleEngine", "vllm_mlx.engine.batched:BatchedEngine")
 # what the host takes for media
 _KINDS = {name: kind for kind in parts.KINDS for name in (kind, f"{kind}_url")}
 
@@ -49,33 +55,110 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_PREPARE, _refusing)
+    for engine in _ENGINES:
+        surgery.wrap(f"{engine}.chat", _fetching)
+        surgery.wrap(f"{engine}.stream_chat", _fetching_first)
 
 
 def _refusing(original):
     def _prepare_chat_messages(engine, request_messages):
         prepared = original(engine, request_messages)
-        if is_gemma4(engine) and getattr(engine, "is_mllm", False):
-            _check(prepared[0])
+        if _sees(engine):
+            for medium in _media(prepared[0]):
+                if not _is_remote(medium.url):
+                    _told(medium, _read)
         return prepared
 
     return _prepare_chat_messages
 
 
-def _check(messages: list[dict[str, Any]]) -> None:
-    from fastapi import HTTPException
+def _fetching(original):
+    async def chat(self, messages, *args, **kwargs):
+        if _sees(self):
+            messages = await _with_fetched(messages)
+        return await original(self, messages, *args, **kwargs)
 
+    return chat
+
+
+def _fetching_first(original):
+    async def stream_chat(self, messages, *args, **kwargs):
+        if _sees(self):
+            messages = await _with_fetched(messages)
+        # closed with ours, so that a client who leaves ends the request
+        async with contextlib.aclosing(original(self, messages, *args, **kwargs)) as outputs:
+            async for output in outputs:
+                yield output
+
+    return stream_chat
+
+
+def _sees(engine: Any) -> bool:
+    return bool(getattr(engine, "is_mllm", False)) and is_gemma4(engine)
+
+
+class _Medium(NamedTuple):
+    """The ``number``-th of ``count`` of its kind in a request."""
+
+    kind: str
+    part: dict[str, Any]
+    number: int
+    count: int
+
+    @property
+    def url(self) -> str:
+        return _url(self.part)
+
+
+def _media(messages: list[dict[str, Any]]) -> list[_Medium]:
     contents = [content for m in messages if isinstance(content := m.get("content"), list)]
     listed = [part for content in contents for part in content if isinstance(part, dict)]
     media = [(_KINDS[part["type"]], part) for part in listed if part.get("type") in _KINDS]
     count = Counter(kind for kind, _ in media)
     seen: Counter[str] = Counter()
+    made = []
     for kind, part in media:
         seen[kind] += 1
-        try:
-            _read(kind, _url(part))
-        except Exception as error:
-            text = unreadable.sentence(kind, seen[kind], count[kind], error)
-            raise HTTPException(status_code=400, detail=text) from None
+        made.append(_Medium(kind, part, seen[kind], count[kind]))
+    return made
+
+
+def _told(medium: _Medium, read: Callable[[str, str], Any]) -> Any:
+    """What ``read`` makes of a medium; 400 where it cannot."""
+    from fastapi import HTTPException
+
+    try:
+        return read(medium.kind, medium.url)
+    except Exception as error:
+        text = unreadable.sentence(medium.kind, medium.number, medium.count, error)
+        raise HTTPException(status_code=400, detail=text) from None
+
+
+async def _with_fetched(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with data URIs for what has to be fetched."""
+    fetched = {
+        id(medium.part): await asyncio.to_thread(_told, medium, _fetch)
+        for medium in _media(messages)
+        if _is_remote(medium.url)
+    }
+    if not fetched:
+        return messages
+
+    def local(part: Any) -> Any:
+        uri = fetched.get(id(part))
+        return {**part, part["type"]: {"url": uri}} if uri else part
+
+    contents = [message.get("content") for message in messages]
+    return [
+        {**message, "content": [local(part) for part in content]}
+        if isinstance(content, list)
+        else message
+        for message, content in zip(messages, contents, strict=True)
+    ]
+
+
+def _is_remote(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 def _url(part: dict[str, Any]) -> str:
@@ -89,36 +172,69 @@ def _url(part: dict[str, Any]) -> str:
 def _read(kind: str, url: str) -> None:
     from vllm_mlx.models import mllm
 
-    if url.startswith(("http://", "https://")):
-        return
-    if not url.startswith("data:"):
-        if kind == "audio" and url:
-            _hear(mllm.process_audio_input(url))
-            return
-        raise unreadable.Refused("it is neither an http(s) URL nor a data URI")
-    if not url.startswith(f"data:{kind}/"):
+    if url.startswith("data:") and not url.startswith(f"data:{kind}/"):
         raise unreadable.Refused(f"its data URI is not of type {kind}/...")
-    if kind == "video":
-        file = mllm.process_video_input(url)
-        try:
-            unreadable.check_video(file)
-        finally:
-            mllm.cleanup_temp_file(file)
-        return
-    data = io.BytesIO(base64.b64decode(url.partition(",")[2]))
-    if kind == "audio":
-        _hear(data)
+    if kind == "image" and mllm.is_base64_image(url):
+        _look(kind, io.BytesIO(base64.b64decode(url.partition(",")[2] or url)))
+    elif kind == "audio" and mllm.is_base64_audio(url):
+        _look(kind, io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    elif url and (kind == "audio" or (kind == "video" and mllm.is_base64_video(url))):
+        with _file(kind, url) as file:
+            _look(kind, file)
     else:
+        raise unreadable.Refused("it is neither an http(s) URL nor a data URI")
+
+
+def _fetch(kind: str, url: str) -> str:
+    """What is at ``url``, as a data URI."""
+    from requests import RequestException
+    from vllm_mlx.models import mllm
+
+    try:
+        with _file(kind, url) as file:
+            _look(kind, file)
+            form = "".join(filter(str.isalnum, Path(file).suffix)) or "unknown"
+            return f"data:{kind}/{form};base64,{base64.b64encode(Path(file).read_bytes()).decode()}"
+    except mllm.FileSizeExceededError:
+        raise unreadable.Refused("it is larger than the server takes") from None
+    except (RequestException, mllm.UnsafeRemoteURLError):
+        raise unreadable.Refused("it cannot be fetched from its address") from None
+
+
+@contextlib.contextmanager
+def _file(kind: str, url: str) -> Iterator[str]:
+    """A medium as the host makes a file of it, which is left where it was the client's own."""
+    from vllm_mlx.models import mllm
+
+    file = getattr(mllm, f"process_{kind}_input")(url)
+    try:
+        yield file
+    finally:
+        if file != url:
+            mllm.cleanup_temp_file(file)
+
+
+def _look(kind: str, source: Any) -> None:
+    """Raise what is wrong with a medium, a file or its bytes."""
+    if kind == "video":
+        unreadable.check_video(source)
+    elif kind == "image":
         from PIL import Image
 
-        Image.open(data).load()
+        Image.open(source).load()
+    else:
+        from mlx_vlm.utils import load_audio
+
+        unreadable.check_size(source)
+        unreadable.check_length(load_audio(source, sr=soft_tokens.SAMPLE_RATE).shape[0])
 
 
-def _hear(source: Any) -> None:
-    from mlx_vlm.utils import load_audio
-
-    unreadable.check_size(source)
-    unreadable.check_length(load_audio(source, sr=soft_tokens.SAMPLE_RATE).shape[0])
-
-
-PATCH = Patch(id="vllm_mlx.media_errors", targets=(_PREPARE,), apply=apply, probe=probe)
+PATCH = Patch(
+    id="vllm_mlx.media_errors",
+    targets=(
+        _PREPARE,
+        *(f"{e}.{name}(self, messages)" for e in _ENGINES for name in ("chat", "stream_chat")),
+    ),
+    apply=apply,
+    probe=probe,
+)

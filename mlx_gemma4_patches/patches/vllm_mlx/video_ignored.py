@@ -6,14 +6,16 @@ same without one.
 Why: the frames are prepared as images. The prompt has a marker of a video and none of images, so
 that what the vision tower makes of the frames is thrown away.
 
-The fix: for Gemma 4 the video itself is handed to mlx-vlm's processor, which knows the marker. It
-can be deleted when vllm-mlx passes ``videos`` to ``prepare_inputs``.
+The fix: for Gemma 4 no frames are taken. In their place the video's file goes the way of an image
+as far as mlx-vlm's ``prepare_inputs``, where it becomes one of ``videos``. It can be deleted when
+vllm-mlx passes them there.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from inspect import signature
 from types import SimpleNamespace
-from typing import Any
 
 import mlx.core as mx
 
@@ -23,6 +25,15 @@ from ...patch import Finding, Patch
 from ...surgery import Surgery
 
 _PREPROCESS = "vllm_mlx.mllm_batch_generator:MLLMBatchGenerator._preprocess_request"
+_FRAMES = "vllm_mlx.models.mllm:extract_video_frames_smart"
+_SAVED = "vllm_mlx.models.mllm:save_frames_to_temp"
+_PREPARE = "mlx_vlm.utils:prepare_inputs"  # called as it is where there is no film
+
+_of_gemma4: ContextVar[bool] = ContextVar("whether a request for Gemma 4 is read", default=False)
+
+
+class _Film(str):
+    """The file of a video, where the host has those of frames."""
 
 
 def probe() -> Finding:
@@ -57,40 +68,54 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_PREPROCESS, _preprocess_request)
+    surgery.wrap(_FRAMES, _extract_video_frames_smart)
+    surgery.wrap(_SAVED, _save_frames_to_temp)
+    surgery.wrap(_PREPARE, _prepare_inputs)
 
 
 def _preprocess_request(original):
     def _preprocess_request(self, request):
-        if not request.videos or not models.is_gemma4(self.processor):
+        before = _of_gemma4.set(models.is_gemma4(self.processor))
+        try:
             return original(self, request)
-        inputs = dict(_inputs(self.processor, request))
-        request.is_text_only = False
-        for name in ("input_ids", "pixel_values", "attention_mask"):
-            setattr(request, name, inputs.pop(name, None))
-        request.extra_kwargs = inputs
+        finally:
+            _of_gemma4.reset(before)
 
     return _preprocess_request
 
 
-def _inputs(processor: Any, request: Any) -> dict[str, Any]:
-    """What mlx-vlm makes of a request and all of its media."""
-    from mlx_vlm.utils import prepare_inputs
-    from vllm_mlx.models import mllm
+def _extract_video_frames_smart(original):
+    def extract_video_frames_smart(video_path, *args, **kwargs):
+        if _of_gemma4.get():
+            return _Film(video_path)
+        return original(video_path, *args, **kwargs)
 
-    def files(kind: str) -> list[str] | None:
-        given = getattr(request, {"image": "images", "video": "videos"}.get(kind, kind), None)
-        if not given:
-            return None
-        local = getattr(mllm, f"process_{kind}_input")
-        return [local(medium) for medium in given]
-
-    return prepare_inputs(
-        processor,
-        images=files("image"),
-        audio=files("audio"),
-        videos=files("video"),
-        prompts=request.prompt,
-    )
+    return extract_video_frames_smart
 
 
-PATCH = Patch(id="vllm_mlx.video_ignored", targets=(_PREPROCESS,), apply=apply, probe=probe)
+def _save_frames_to_temp(original):
+    def save_frames_to_temp(frames):
+        return [frames] if isinstance(frames, _Film) else original(frames)
+
+    return save_frames_to_temp
+
+
+def _prepare_inputs(original):
+    parameters = signature(original)
+
+    def prepare_inputs(*args, **kwargs):
+        call = parameters.bind(*args, **kwargs)
+        images = call.arguments.get("images")
+        given = images if isinstance(images, list) else []
+        films = [image for image in given if isinstance(image, _Film)]
+        if films:
+            pictures = [image for image in given if not isinstance(image, _Film)]
+            call.arguments |= {"images": pictures or None, "videos": films}
+        return original(*call.args, **call.kwargs)
+
+    return prepare_inputs
+
+
+PATCH = Patch(
+    id="vllm_mlx.video_ignored", targets=(_PREPROCESS, _FRAMES, _SAVED), apply=apply, probe=probe
+)
