@@ -39,8 +39,11 @@ def _string(text: str) -> str:
     return f"call:f{{a:{QUOTE}{text}{QUOTE}}}"
 
 
+CALLS_IN_ANSWERS: dict[str, Callable[[int], str]] = {
+    f"a call of {name}": lambda n, of=of: START + of(n) + END for name, of in OF_CALLS.items()
+}
 OF_ANSWERS: dict[str, Callable[[int], str]] = {
-    **{f"a call of {name}": lambda n, of=of: START + of(n) + END for name, of in OF_CALLS.items()},
+    **CALLS_IN_ANSWERS,
     "plain text": lambda n: "Hello there.\n" * n,
     "calls": lambda n: f"{START}call:f{{a:1}}{END}" * n,
     "calls and text": lambda n: f"Hi {START}call:f{{a:{QUOTE}x{QUOTE}}}{END}" * n,
