@@ -103,6 +103,7 @@ def _contents(owner: Any) -> Any:
     return owner if isinstance(owner, dict) else vars(owner)
 
 
+@pytest.mark.contract
 class PatchContract:
     id: str
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from tests.hosts import reuse
+from tests.hosts.contract import skip_unless_needed
 
 OPENING = 8  # tokens that open every chat, which mlx-lm finds in a conversation within the window
 
@@ -16,9 +16,10 @@ OPENING = 8  # tokens that open every chat, which mlx-lm finds in a conversation
 @pytest.mark.parametrize("name", ["mlx_lm", "mlx_vlm", "vllm_mlx mllm batched"])
 def test_no_step_more_and_no_token_more(name, tmp_path: Path) -> None:
     route = reuse.ROUTES[name]
-    if importlib.util.find_spec(route.host) is None:
-        pytest.skip(f"{route.host} is not installed")
-    environ = (*route.environ, ("MLX_GEMMA4_PATCHES_DISABLE", f"{route.host}.prefix_reuse"))
+    pytest.importorskip(route.host)
+    patch_id = f"{route.host}.prefix_reuse"
+    skip_unless_needed(patch_id)
+    environ = (*route.environ, ("MLX_GEMMA4_PATCHES_DISABLE", patch_id))
     without = dataclasses.replace(route, environ=environ)
     steps = reuse.cold(tmp_path / "without" / "gemma-4-tiny", without)
     for prompt, found in reuse.cold(tmp_path / "with" / "gemma-4-tiny", route).items():

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_gemma4_patches import matrix
@@ -58,7 +59,8 @@ def main() -> int:
     else:
         errors += _wrong_evidence(data, results)
     tested = _tested(options.tests, chosen)
-    for name, failure in _side_by_side(_host_tests, tested, pythons, at_once=1).items():
+    job = _host_tests if options.tests == "all" else _contracts_on_the_old_base
+    for name, failure in _side_by_side(job, tested, pythons, at_once=1).items():
         errors += [f"{name}: {failure}"] if failure else []
 
     print(*errors, sep="\n")
@@ -76,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=("all", "last", "none"),
         default="all",
         help="run the host tests too: on all combinations, or each host's last on either base but "
-        "the newest mlx-lm and mlx-vlm, on which `pytest` runs all tests",
+        "the newest mlx-lm and mlx-vlm, on which `pytest` runs all tests; on the older base then "
+        "the contract of each patch alone",
     )
     parser.add_argument("only", nargs="*", help="beginnings of names of combinations")
     return parser
@@ -138,8 +141,12 @@ def _doctor(combination: dict, python: Any) -> dict[str, Any]:
         raise RuntimeError(f"{combination}: {done.stdout[-500:]}{done.stderr[-2000:]}") from None
 
 
-def _host_tests(combination: dict, python: Any) -> str | None:
-    chosen = ["tests/hosts", "--subject", _subject(combination).replace("-", "_")]
+def _contracts_on_the_old_base(combination: dict, python: Any) -> str | None:
+    return _host_tests(combination, python, ["-m", "contract"] * (combination["base"] == "old"))
+
+
+def _host_tests(combination: dict, python: Any, options: Sequence[str] = ()) -> str | None:
+    chosen = ["tests/hosts", "--subject", _subject(combination).replace("-", "_"), *options]
     side_by_side = ["-n", "auto", "--dist", "loadfile"]
     done = subprocess.run(
         [python, "-m", "pytest", "-qx", "-pno:cacheprovider", *side_by_side, *chosen],
