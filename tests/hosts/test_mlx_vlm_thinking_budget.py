@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, END_ID, OPENING, OPENING_ID, THOUGHT
@@ -83,7 +84,6 @@ def test_a_thought_is_ended_and_an_answer_is_not(limited, how):
 
 def test_the_server_limits_a_thought_that_the_prompt_has_opened(limited):
     generation = pytest.importorskip("mlx_vlm.server.generation")
-    mx = pytest.importorskip("mlx.core")
     server = generation.ResponseGenerator.__new__(generation.ResponseGenerator)
     server.tokenizer = GEMMA4
     arguments = generation.GenerationArguments(enable_thinking=True, thinking_budget=2)

@@ -59,7 +59,7 @@ def main() -> int:
     else:
         errors += _wrong_evidence(data, results)
     tested = _tested(options.tests, chosen)
-    job = _host_tests if options.tests == "all" else _contracts_on_the_old_base
+    job = _host_tests if options.tests == "all" else _last_host_tests
     for name, failure in _side_by_side(job, tested, pythons, at_once=1).items():
         errors += [f"{name}: {failure}"] if failure else []
 
@@ -141,8 +141,9 @@ def _doctor(combination: dict, python: Any) -> dict[str, Any]:
         raise RuntimeError(f"{combination}: {done.stdout[-500:]}{done.stderr[-2000:]}") from None
 
 
-def _contracts_on_the_old_base(combination: dict, python: Any) -> str | None:
-    return _host_tests(combination, python, ["-m", "contract"] * (combination["base"] == "old"))
+def _last_host_tests(combination: dict, python: Any) -> str | None:
+    options = ["-m", "contract"] if combination["base"] == "old" else []
+    return _host_tests(combination, python, options)
 
 
 def _host_tests(combination: dict, python: Any, options: Sequence[str] = ()) -> str | None:
