@@ -76,7 +76,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 _SHAPE = {"tiny": "e2b", "e2b": "e2b", "26b": "moe", "31b": "dense"}
-_BITS = {"26b": 4, "31b": 4}
+_BITS = {"31b": 4}
 _SPOKEN = 300  # ids that the tokenizer has a text for
 _STEP = 2048
 _NEW = 200
