@@ -59,12 +59,23 @@ def probe() -> Finding:
         assistant = tiny_model("e2b")
     except ValueError as error:
         return Finding(True, str(error))
-    model, prompt, how = text_model("e2b"), mx.array(tiny.prompt(20)), {"max_tokens": 6}
-    plain = [token for token, _ in generate_step(prompt, model, **how)]
-    said = [token for token, *_ in speculative_generate_step(prompt, model, assistant, **how)]
-    if said != plain:
-        return Finding(True, f"greedy tokens are {said} with an assistant, {plain} without")
-    return Finding(False, "an assistant drafts, and the text is that without")
+    model, prompt = text_model("e2b"), mx.array(tiny.prompt(20))
+    plain = [token for token, _ in generate_step(prompt, model, max_tokens=12)]
+    text = mx.concatenate([prompt, mx.array(plain)])
+    rates = []
+    for is_told in (False, True):  # what it guesses, or the text
+        if is_told:
+            assistant.draft = lambda *given: text[given[-2] + 1 : given[-2] + 1 + given[-1]]
+        steps = list(speculative_generate_step(prompt, model, assistant, max_tokens=8))
+        said = [token for token, *_ in steps]
+        if said != plain[:8]:
+            return Finding(True, f"greedy tokens are {said} with an assistant, {plain[:8]} without")
+        rates.append(len(said) / sum(not is_draft for *_, is_draft in steps))
+    return Finding(
+        False,
+        "the text is that without an assistant; tokens a target step: {:.1f} with a random one, "
+        "{:.1f} with one that is always right".format(*rates),
+    )
 
 
 def apply(surgery: Surgery) -> None:
