@@ -40,3 +40,7 @@ def test_in_company_the_answers_are_those_without_a_drafter(
     options = ("--draft-model", assistant, "--draft-kind", "mtp")
     with serve("mlx_vlm", folder, *options) as server:
         company.check(server, folder, wanted)
+        body = {"model": str(folder), **company.requests()[2]}
+        counts = server("/v1/chat/completions", body).get("timings") or {}
+    if counts.get("draft_rounds") is not None:  # releases that count them
+        assert 0 < counts["draft_n_accepted"] < counts["draft_n"]
