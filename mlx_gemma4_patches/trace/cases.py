@@ -20,10 +20,15 @@ PROMPT, SAID, QUESTION = 40, 4, 12  # tokens of the text: a turn, its answer, th
 LENGTH = PROMPT + SAID + QUESTION
 IMAGE = (6, 4)  # soft tokens down and across, more than the window has
 FRAMES = 100  # of sound, 10 ms each
+DRAFTS = 3  # of an assistant's first block
 
 _TEXT = ("text", "chunked", "batched", "cached")
 WAYS = {"mlx_lm": _TEXT, "mlx_vlm": (*_TEXT, "image", "sound")}  # of each host
-_SHAPES = {"sound": ("e2b",), "image": (*tiny.SHAPES, "12b")}  # elsewhere those of tiny
+_SHAPES = {  # elsewhere those of tiny
+    "sound": ("e2b",),
+    "image": (*tiny.SHAPES, "12b"),
+    "drafts": ("e2b", "dense"),  # the assistant of 26B-A4B has no experts
+}
 
 
 class Case(NamedTuple):
@@ -35,7 +40,7 @@ class Case(NamedTuple):
     @property
     def reference(self) -> str:
         """The name that its numbers have in the shape's file."""
-        return self.way if self.way in ("image", "sound") else "text"
+        return "text" if self.way in _TEXT else self.way
 
 
 def of_host(host: str) -> list[Case]:

@@ -41,6 +41,14 @@ def watch_norm(norm: Any, keep: Keep) -> None:
     norm.register_forward_hook(lambda *a: keep("final norm", a[-1][0]))
 
 
+def watch_assistant(assistant: Any, keep: Keep) -> None:
+    """What an assistant computes of each draft, (1, ...)."""
+    for index, layer in enumerate(assistant.model.layers):
+        watch_layer(layer, index, keep)
+    watch_norm(assistant.model.norm, keep)
+    assistant.post_projection.register_forward_hook(lambda *a: keep("next hidden", a[-1][0]))
+
+
 def watch_media(embedder: Any, name: str, keep: Keep) -> None:
     """The soft tokens that a tower gives the text model, (soft tokens, hidden)."""
     embedder.register_forward_hook(lambda *a: keep(name, a[-1].flatten(0, -2)))

@@ -23,8 +23,8 @@ FILE = Path(__file__).parent / "assistants.json"
 MARGIN = 0.01  # rounding must not swap the best two
 
 
-def first_drafts(target, assistant, prompt: list[int]) -> dict:
-    """The first block of an assisted generation."""
+def first_drafts(target, assistant, prompt: list[int], count: int = DRAFTS) -> dict:
+    """The first block of an assisted generation, of ``count`` drafts."""
     kind = candidate_generator.SinglePositionMultiTokenCandidateGenerator
     seen, original = [], kind.get_candidates
 
@@ -39,7 +39,7 @@ def first_drafts(target, assistant, prompt: list[int]) -> dict:
         target.generate(
             input_ids=torch.tensor([prompt]),
             assistant_model=assistant,
-            max_new_tokens=DRAFTS + 2,
+            max_new_tokens=count + 2,
             do_sample=False,
             eos_token_id=None,
         )
@@ -50,7 +50,7 @@ def first_drafts(target, assistant, prompt: list[int]) -> dict:
     return {
         "prompt": prompt,
         "first": ids[len(prompt)],
-        "drafts": ids[length : length + DRAFTS],
+        "drafts": ids[length : length + count],
         "margin": float((best[:, 0] - best[:, 1]).min()),
     }
 

@@ -3,13 +3,16 @@
     pip install torch transformers safetensors 'mlx[cpu]'
     python -m tests.reference.make_trace
 
-Each file holds for the references ``text``, ``image`` and, of e2b, ``sound``: ``REFERENCE/ids``
-(L,) int32, and under ``REFERENCE/TENSOR`` the values of that tensor that ``cases.sampled`` names,
-float32. They are computed in float64: transformers' rounding in float32 and in bfloat16 is measured
-against them, and stored in the metadata, beside each tensor's size: ``[positions, width, error in
-float32, of the last position alone, error in bfloat16, of the last position alone]``, in the order
-of the way through the model. An error is the root mean square of the difference over that of the
-tensor.
+Each file holds for the references ``text``, ``image``, ``drafts`` and, of e2b, ``sound``:
+``REFERENCE/ids`` (L,) int32, and under ``REFERENCE/TENSOR`` the values of that tensor that
+``cases.sampled`` names, float32. They are computed in float64: transformers' rounding in float32
+and in bfloat16 is measured against them, and stored in the metadata, beside each tensor's size:
+``[positions, width, error in float32, of the last position alone, error in bfloat16, of the last
+position alone]``, in the order of the way through the model. An error is the root mean square of
+the difference over that of the tensor.
+
+``drafts`` is the first block of an assistant: its tensors have a position for each draft, and its
+ids are the prompt, the target's next token and the drafts.
 
 ``12b`` is the text of shape ``dense`` under an image that stands for its embeddings,
 ``image/features`` (soft tokens, hidden). transformers has two rules for it, see
@@ -21,7 +24,8 @@ computes otherwise, and by how much.
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,11 +36,13 @@ import transformers
 from safetensors.numpy import save_file
 from transformers import modeling_rope_utils
 from transformers.models.gemma4 import modeling_gemma4
+from transformers.models.gemma4_assistant import modeling_gemma4_assistant
 from transformers.models.gemma4_unified import modeling_gemma4_unified
 
-from mlx_gemma4_patches.gemma4 import tiny, tiny_audio
+from mlx_gemma4_patches.gemma4 import tiny, tiny_assistant, tiny_audio
 from mlx_gemma4_patches.trace import cases, torch_taps
 from tests.reference.make import patchify
+from tests.reference.make_assistants import first_drafts
 
 SEED = {"e2b": 8, "moe": 8, "dense": 8}
 BOI, EOI, IMAGE, BOA, AUDIO, EOA = 500, 501, 502, 504, 505, 506
@@ -56,6 +62,7 @@ def in_double() -> Iterator[None]:
     """transformers computes in float64 what it takes to float32 in every model."""
     with (
         mock.patch.object(modeling_gemma4, "torch", _Doubling()),
+        mock.patch.object(modeling_gemma4_assistant, "torch", _Doubling()),
         mock.patch.object(modeling_gemma4_unified, "torch", _Doubling()),
         mock.patch.object(modeling_rope_utils, "torch", _Doubling()),
         mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
@@ -155,16 +162,67 @@ def make(shape: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             tiny_audio.add_to(Path(folder))
         plain = load(folder, torch.float32)
         for reference in references(shape):
-            ids = ids_of(plain, reference, shape)
-            runs = []
-            for dtype in DTYPES:
-                with in_double() if dtype is torch.float64 else contextlib.nullcontext():
-                    model = load(folder, dtype)
-                    runs.append(tensors(model, **inputs(reference, shape, dtype, ids)))
+            if reference == "drafts":
+                ids, runs = drafts(shape, folder)
+            else:
+                ids, runs = ids_of(plain, reference, shape), []
+                for dtype in DTYPES:
+                    with in_double() if dtype is torch.float64 else contextlib.nullcontext():
+                        model = load(folder, dtype)
+                        runs.append(tensors(model, **inputs(reference, shape, dtype, ids)))
             made[f"{reference}/ids"] = np.array(ids, np.int32)
             kept, sizes[reference] = stored(reference, runs)
             made |= kept
     return made, {"tensors": sizes}
+
+
+def drafts(shape: str, folder: str) -> tuple[list[int], list[dict[str, np.ndarray]]]:
+    """Of the first prompt that has the same drafts in every dtype: its ids, and the tensors."""
+    with tempfile.TemporaryDirectory() as assistant:
+        tiny_assistant.save(shape, assistant)
+        single, double, half = (
+            drafting(folder, assistant, dtype)
+            for dtype in (torch.float32, torch.float64, torch.bfloat16)
+        )
+    for seed in range(200):
+        prompt = tiny.prompt(cases.PROMPT, seed)
+        ids, tensors = single(prompt)
+        ids_of_half, tensors_of_half = half(prompt)
+        if ids == ids_of_half:
+            ids_of_double, truth = double(prompt)
+            assert ids == ids_of_double
+            return ids, [truth, tensors, tensors_of_half]
+    raise RuntimeError(f"no prompt of {shape} has the same drafts in every dtype")
+
+
+def drafting(
+    folder: str, assistant_folder: str, dtype: torch.dtype
+) -> Callable[[list[int]], tuple[list[int], dict[str, np.ndarray]]]:
+    """What gives the ids of a prompt's first block, and what the assistant computes of it."""
+    pieces: dict[str, list[np.ndarray]] = defaultdict(list)
+    in_dtype = in_double if dtype is torch.float64 else contextlib.nullcontext
+
+    def keep(name: str, value: torch.Tensor) -> None:
+        pieces[name].append(value.detach().to(torch.float64).flatten(1).numpy().copy())
+
+    with in_dtype():
+        target = load(folder, dtype)
+        assistant = transformers.Gemma4AssistantForCausalLM.from_pretrained(
+            assistant_folder, dtype=dtype
+        ).eval()
+    settings = assistant.generation_config
+    settings.num_assistant_tokens = cases.DRAFTS
+    settings.num_assistant_tokens_schedule = "constant"
+    torch_taps.watch_assistant(assistant, keep)
+
+    def draft(prompt: list[int]) -> tuple[list[int], dict[str, np.ndarray]]:
+        pieces.clear()
+        with in_dtype():
+            block = first_drafts(target, assistant, prompt, cases.DRAFTS)
+        ids = [*prompt, block["first"], *block["drafts"]]
+        return ids, {name: np.concatenate(of[: cases.DRAFTS]) for name, of in pieces.items()}
+
+    return draft
 
 
 @torch.no_grad()
