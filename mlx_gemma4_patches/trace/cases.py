@@ -22,7 +22,7 @@ IMAGE = (6, 4)  # soft tokens down and across, more than the window has
 FRAMES = 100  # of sound, 10 ms each
 
 _TEXT = ("text", "chunked", "batched", "cached")
-WAYS = {"mlx_lm": _TEXT, "mlx_vlm": (*_TEXT, "image", "sound")}  # of each host
+WAYS = {"mlx_lm": (*_TEXT, "image"), "mlx_vlm": (*_TEXT, "image", "sound")}  # of each host
 _SHAPES = {"sound": ("e2b",), "image": (*tiny.SHAPES, "12b")}  # elsewhere those of tiny
 
 
