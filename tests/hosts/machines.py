@@ -13,8 +13,10 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,7 +24,7 @@ from mlx.utils import tree_flatten
 
 import mlx_gemma4_patches
 from mlx_gemma4_patches.gemma4 import sizes, tiny
-from mlx_gemma4_patches.hosts.mlx_lm import sharding
+from mlx_gemma4_patches.hosts.mlx_lm import pipelining, sharding
 from tests.hosts import checkpoints, sharded, tokenizer
 
 # how far logits may be; in bfloat16 those of one process are 2.3 from transformers in float32
@@ -83,6 +85,18 @@ def on_paper(name: str, count: int) -> tuple[int, int, int]:
 
     A ring sends 2 (n - 1) / n times what it adds up; activations have 2 bytes.
     """
+    held, model = _fullest(name, count, sharding.shard)
+    config = sizes.text_config(name)
+    parts = [part for _, part in model.named_modules()]
+    hidden = config["hidden_size"] * sum(isinstance(part, sharding.Summed) for part in parts)
+    table = config["num_hidden_layers"] * config["hidden_size_per_layer_input"]
+    tables = sum(isinstance(part, sharding.DividedTable) for part in parts)
+    sums = sum(isinstance(part, (sharding.Summed, sharding.DividedTable)) for part in parts)
+    return held, sums, 2 * (hidden + table * tables) * 2 * (count - 1) // count
+
+
+def _fullest(name: str, count: int, divide: Callable[[Any, Any], None]) -> tuple[int, Any]:
+    """Bytes that the fullest of ``count`` machines holds of a size, and the model of the last."""
     from mlx_lm.models import gemma4_text
 
     held = []
@@ -90,15 +104,9 @@ def on_paper(name: str, count: int) -> tuple[int, int, int]:
         config = sizes.text_config(name)
         model = gemma4_text.Model(gemma4_text.ModelArgs.from_dict(config))
         nn.quantize(model, checkpoints.GROUP, 4)  # nothing is computed, here and below
-        group = SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: count)
-        sharding.shard(model.model, group)
+        divide(model.model, SimpleNamespace(rank=lambda rank=rank: rank, size=lambda: count))
         held.append(sharded.nbytes(model))
-    parts = [part for _, part in model.named_modules()]
-    hidden = config["hidden_size"] * sum(isinstance(part, sharding.Summed) for part in parts)
-    table = config["num_hidden_layers"] * config["hidden_size_per_layer_input"]
-    tables = sum(isinstance(part, sharding.DividedTable) for part in parts)
-    sums = sum(isinstance(part, (sharding.Summed, sharding.DividedTable)) for part in parts)
-    return max(held), sums, 2 * (hidden + table * tables) * 2 * (count - 1) // count
+    return max(held), model
 
 
 def main(*words: str) -> int:
@@ -120,6 +128,8 @@ def main(*words: str) -> int:
         for count in (1, 2, 4, 8):
             held, sums, sent = on_paper(name, count)
             print(f"{name}, {count}: {held / 1e9:.2f} GB, {sums} sums, {sent / 1e3:.0f} kB a token")
+            held, _ = _fullest(name, count, pipelining.pipeline)
+            print(f"{name}, pipeline, {count}: {held / 1e9:.2f} GB")
     return int(too_far)
 
 

@@ -1,9 +1,10 @@
 """A part of mlx-lm's Gemma 4: the layers that one machine of a pipeline holds.
 
 A part is a Gemma 4 of fewer layers, and the host's own code runs it: masks, caches, shared keys and
-values, inputs per layer. Only its first layer takes what another machine sends, and its last layer
-sends on what comes out. As in the host's own pipelines two passes are not to be evaluated at once:
-mlx does not tell apart what they receive.
+values, inputs per layer. Only its first layer takes what another machine sends, its last layer
+sends what comes out, and its last norm has what comes out of the last layer of all. As in the
+host's own pipelines two passes are not to be evaluated at once: mlx does not tell apart what they
+receive.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ def pipeline(text: Any, group: mx.distributed.Group, split: Sequence[int] | None
     dtype = text.embed_tokens(mx.array([0])).dtype  # computes nothing
     if rank < size - 1:
         _derive(text.layers[0], __call__=_receiving(type(text.layers[0]), group, dtype))
-    if size > 1:
+    if rank > 0:
         _derive(text.layers[-1], __call__=_sending(type(text.layers[-1]), group, dtype))
+    if size > 1:
+        _derive(text.norm, __call__=_gathering(type(text.norm), group, dtype))
 
 
 def _derive(module: Any, **body: Any) -> None:
@@ -75,16 +78,26 @@ def _receiving(kind: type, group: mx.distributed.Group, dtype: mx.Dtype) -> Call
 
 
 def _sending(kind: type, group: mx.distributed.Group, dtype: mx.Dtype) -> Callable:
-    """A layer's call that gives every machine what comes out of the last layer of all."""
+    """A layer's call that also sends what comes out to the machine behind."""
 
     @functools.wraps(kind.__call__)
     def __call__(self, x, mask=None, cache=None, *args, **kwargs):
         h, *rest = kind.__call__(self, x, mask, cache, *args, **kwargs)
-        h = h.astype(dtype)  # those that receive must know it
-        if group.rank() > 0:
-            h = mx.distributed.send(h, group.rank() - 1, group=group)
-            if cache is not None:  # a prefill evaluates nothing but the caches
-                cache.keys = tree_map(lambda keys: mx.depends(keys, h), cache.keys)
-        return mx.distributed.all_gather(h, group=group)[: len(h)], *rest
+        h = mx.distributed.send(h.astype(dtype), group.rank() - 1, group=group)
+        if cache is not None:  # a prefill evaluates nothing but the caches
+            cache.keys = tree_map(lambda keys: mx.depends(keys, h), cache.keys)
+        return h, *rest
+
+    return __call__
+
+
+def _gathering(kind: type, group: mx.distributed.Group, dtype: mx.Dtype) -> Callable:
+    """The last norm's call with what comes out of the last layer of all, on every machine."""
+
+    @functools.wraps(kind.__call__)
+    def __call__(self, x):
+        return kind.__call__(
+            self, mx.distributed.all_gather(x.astype(dtype), group=group)[: len(x)]
+        )
 
     return __call__
