@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -33,14 +34,22 @@ PATIENCE = 300  # seconds for all processes together
 
 def launcher(count: int) -> list[str]:
     """What comes before a command to run it in so many processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_ports(count)
     # mlx before 0.32 takes what is a file for a program in Python
     return [
         *(sys.executable, "-c", _LAUNCH, "-n", str(count), "--backend", "ring"),
         *("--starting-port", str(port), "--cwd", str(_ROOT), "--", "env"),
     ]
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row, of those that no system hands out by itself."""
+    while True:
+        first = random.randrange(20000, 32000)
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                taken.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def launch(folder: Path, count: int, *options: str) -> subprocess.CompletedProcess:
