@@ -94,7 +94,7 @@ def answers(model: Any, shape: str) -> dict[str, mx.array]:
     is_whole = tiny.config(shape)["text_config"]["use_bidirectional_attention"] == "vision"
     embedded = embed(
         pictured,
-        getattr(model, "language_model", model).model.embed_tokens,
+        model.language_model.model.embed_tokens,
         {502: [expected["features_images"]]},
         is_whole,
         Placeholders(502, 503, 505),

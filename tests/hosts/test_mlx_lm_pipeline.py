@@ -119,15 +119,6 @@ def test_two_processes_say_what_one_says(tmp_path: Path) -> None:
     assert max(held) < 0.75 * whole
 
 
-def test_so_they_do_of_a_checkpoint_of_the_text_model_alone(tmp_path: Path) -> None:
-    folder = machines.save("moe", "float32", tmp_path)
-    checkpoints.change(folder, checkpoints.text_only, checkpoints.text_tensors)
-    far, same, (whole, *held) = machines.compare(machines.index(folder), 2, "--pipeline")
-    assert far < TOLERANCE
-    assert same == ["8/8", "8/8", "16/16", "16/16"]
-    assert max(held) < 0.75 * whole
-
-
 def test_a_process_that_ends_ends_the_others(tmp_path: Path) -> None:
     # launch() raises where one is left after its time
     done = sharded.launch(machines.save("dense", "float32", tmp_path), 2, "--pipeline", "--die")

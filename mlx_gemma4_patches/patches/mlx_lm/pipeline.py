@@ -8,7 +8,8 @@ Why: some models of mlx-lm define ``pipeline``, Gemma 4's does not.
 What is added: ``Gemma4TextModel.pipeline``, as ``sharded_load`` asks for it, and ``Model.model``,
 where it looks for it. Each machine holds some of the layers, one after the other
 (``gemma4.stages``), their caches and their inputs per layer; the table of words is whole
-everywhere. It can be deleted when mlx-lm's Gemma 4 has ``pipeline``.
+everywhere. It can be deleted when mlx-lm's Gemma 4 has ``pipeline``. Nothing is added for
+checkpoints of the text model alone.
 
 Upstream: not asked for yet.
 """

@@ -8,7 +8,7 @@ Why: two dozen models of mlx-lm define ``shard``, Gemma 4's does not.
 What is added: ``Model.shard``, tensor parallelism as ``sharded_load`` asks for it. Each machine
 holds its share of heads, MLPs, experts and per-layer embeddings (``gemma4.shares``), and a layer
 costs two sums over all machines, with experts three. It can be deleted when mlx-lm's Gemma 4 has
-``shard``.
+``shard``. Nothing is added for checkpoints of the text model alone.
 
 Upstream: not asked for yet.
 """
@@ -41,7 +41,6 @@ def probe() -> Finding:
 
 def apply(surgery: Surgery) -> None:
     surgery.add(f"{_MODEL}.shard", shard)
-    surgery.add(f"{_TEXT}:Model.shard", shard)
 
 
 def shard(self, group: mx.distributed.Group | None = None) -> None:
@@ -50,8 +49,7 @@ def shard(self, group: mx.distributed.Group | None = None) -> None:
     Args:
         group: the machines; all of ``mx.distributed.init()`` by default.
     """
-    text = getattr(self, "language_model", self)  # a checkpoint may be the text model alone
-    sharding.shard(text.model, group or mx.distributed.init())
+    sharding.shard(self.language_model.model, group or mx.distributed.init())
 
 
 PATCH = Patch(
