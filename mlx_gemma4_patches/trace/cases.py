@@ -20,10 +20,13 @@ PROMPT, SAID, QUESTION = 40, 4, 12  # tokens of the text: a turn, its answer, th
 LENGTH = PROMPT + SAID + QUESTION
 IMAGE = (6, 4)  # soft tokens down and across, more than the window has
 FRAMES = 100  # of sound, 10 ms each
-DRAFTS = 3  # of an assistant's first block
+DRAFTS = 2  # of an assistant's first block
 
 _TEXT = ("text", "chunked", "batched", "cached")
-WAYS = {"mlx_lm": _TEXT, "mlx_vlm": (*_TEXT, "image", "sound")}  # of each host
+WAYS = {  # of each host
+    "mlx_lm": (*_TEXT, "image", "drafts"),
+    "mlx_vlm": (*_TEXT, "image", "sound"),
+}
 _SHAPES = {  # elsewhere those of tiny
     "sound": ("e2b",),
     "image": (*tiny.SHAPES, "12b"),

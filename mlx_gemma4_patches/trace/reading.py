@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..children import tell
 from ..patch import NotApplicable
 from .cases import FOLDER, Case
+
+if TYPE_CHECKING:
+    from .taps import Seen
 
 DTYPES = ("float32", "bfloat16")
 
@@ -42,25 +45,43 @@ def _read(host: str, case: Case, dtype: str) -> dict[str, Any]:
 
 def _judged(host: str, case: Case, dtype: str) -> dict[str, Any]:
     import mlx.core as mx
+
+    reader = importlib.import_module(f"{__package__}.{host}")
+    model = reader.model(case)
+    if dtype == "bfloat16":
+        model.set_dtype(mx.bfloat16)
+    ids = prompt(case)
+    return compare(case, dtype, reader.read(model, case, ids).seen(ids))
+
+
+def prompt(case: Case) -> list[int]:
+    """The token ids of a case."""
+    return _stored(case)[0][f"{case.reference}/ids"].tolist()
+
+
+def compare(case: Case, dtype: str, seen: Seen) -> dict[str, Any]:
+    """What ``limits.judge`` says of each tensor that was seen."""
     import numpy as np
 
     from . import limits
 
-    reader = importlib.import_module(f"{__package__}.{host}")
-    stored, about = mx.load(str(FOLDER / f"{case.shape}.safetensors"), return_metadata=True)
-    about = json.loads(about["about"])
+    stored, about = _stored(case)
     sizes = about["tensors"][case.reference]
-    ids = stored[f"{case.reference}/ids"].tolist()
-    model = reader.model(case)
-    if dtype == "bfloat16":
-        model.set_dtype(mx.bfloat16)
-    seen = reader.read(model, case, ids).seen(ids)
     tensors = {
         name: limits.judge(size, np.array(stored[f"{case.reference}/{name}"]), *seen[name], dtype)
         for name, size in sizes.items()
         if name in seen and len(seen[name][0])  # releases differ in what they show
     }
     return {"tensors": tensors, **_notes(case, about)}
+
+
+def _stored(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
+    """transformers' numbers and what is said about them."""
+    import mlx.core as mx
+
+    file = str(FOLDER / f"{case.shape}.safetensors")
+    stored, about = mx.load(file, return_metadata=True)
+    return stored, json.loads(about["about"])
 
 
 def _notes(case: Case, about: dict[str, Any]) -> dict[str, str]:

@@ -111,8 +111,12 @@ def tap(model: Any) -> Recorder:
     inner = text.model
     recorder = Recorder(inner.embed_tokens.weight)
     _tap(text, after=lambda out, *_: recorder.add("logits", getattr(out, "logits", out)))
+    first_shared = len(inner.layers) - getattr(inner.config, "num_kv_shared_layers", 0)
+    own = inner.layers[:first_shared]
+    last_of_kind = {layer.layer_type: index for index, layer in enumerate(own)}
     for index, layer in enumerate(inner.layers):
-        _tap_layer(layer, index, inner, recorder)
+        is_shared = len(own) < len(inner.layers) and index in last_of_kind.values()
+        _tap_layer(layer, index, is_shared, recorder)
     _tap(inner.norm, after=lambda out, *_: recorder.add("final norm", out))
     for name, part in (("image features", "embed_vision"), ("sound features", "embed_audio")):
         if embedder := getattr(model, part, None):
@@ -120,13 +124,20 @@ def tap(model: Any) -> Recorder:
     return recorder
 
 
-def _tap_layer(layer: Any, index: int, inner: Any, recorder: Recorder) -> None:
+def tap_assistant(assistant: Any) -> Recorder:
+    """Record what an assistant computes of each draft from now on."""
+    inner = assistant.model
+    recorder = Recorder(inner.embed_tokens.weight)
+    for index, layer in enumerate(inner.layers):
+        _tap_layer(layer, index, False, recorder)
+    _tap(inner.norm, after=lambda out, *_: recorder.add("final norm", out))
+    _tap(assistant.post_projection, after=lambda out, *_: recorder.add("next hidden", out))
+    return recorder
+
+
+def _tap_layer(layer: Any, index: int, is_shared: bool, recorder: Recorder) -> None:
+    """``is_shared``: later layers use its keys and values."""
     signature = inspect.signature(type(layer).__call__)
-    first_shared = len(inner.layers) - getattr(inner.config, "num_kv_shared_layers", 0)
-    last_of_kind = max(
-        i for i in range(first_shared) if inner.layers[i].layer_type == layer.layer_type
-    )
-    is_shared = first_shared < len(inner.layers) and index == last_of_kind
 
     def before(*args: Any, **how: Any) -> None:
         given = signature.bind(layer, *args, **how).arguments

@@ -11,11 +11,12 @@ import http.client
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> Iterator[Server]:
+def serve(
+    host: str, model: Path, *arguments: str, program: str = __name__, launcher: Sequence[str] = ()
+) -> Iterator[Server]:
     """Run the server of ``host`` with the model of a folder until the end of the block.
+
+    ``launcher`` is a command that runs it, in several processes.
 
     Its log is in ``model / "server.log"`` and part of every error.
 
@@ -83,13 +88,14 @@ def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> I
     address = ["--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", program, host, str(model), *address, *arguments],
+            [*launcher, sys.executable, "-m", program, host, str(model), *address, *arguments],
             cwd=_ROOT,
             # Servers keep caches between runs in the home folder.
             env={**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(model)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
+            start_new_session=bool(launcher),
         )
 
     try:
@@ -105,6 +111,9 @@ def serve(host: str, model: Path, *arguments: str, program: str = __name__) -> I
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if launcher:  # which does not take its processes along when it ends
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(host: str, model: str, *arguments: str) -> None:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 pytest.importorskip("mlx_lm.processors", reason="no image path in this mlx-lm")
 pytest.importorskip("mlx_vlm")
 
-from tests.hosts import hearing
+from tests.hosts import hearing, machines, sharded
 from tests.hosts.server import Server, serve
 from tests.reference import conversations
 
@@ -89,6 +89,24 @@ def test_the_server_says_what_transformers_says_and_reads_a_picture_once(
     other = _about(_turned(folder))
     _, prompt, cached = _ask(server, other, count=count)
     assert prompt == len(ids) and cached < ids.index(502)
+
+
+@pytest.mark.parametrize("way", machines.WAYS)
+def test_so_does_the_server_of_two_processes(way: str, tmp_path: Path) -> None:
+    folder = machines.index(hearing.save(tmp_path))
+    text, count = _said(folder)
+    ids = hearing.reference()["ids_picture"].tolist()
+    first = _about(_url(folder, "wide"))
+    with serve("mlx_lm", folder, *machines.WAYS[way], launcher=sharded.launcher(2)) as server:
+        answer, prompt, cached = _ask(server, first, count=count)
+        assert (answer, prompt, cached) == (text, len(ids), 0)
+        turns = [
+            first,
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": "why"},
+        ]
+        assert _ask(server, *turns)[2] >= len(ids) - ids[::-1].index(502)  # behind the picture
+        assert _ask(server, first, count=count)[0] == text
 
 
 def _turned(folder: Path) -> str:

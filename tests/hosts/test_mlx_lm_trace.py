@@ -1,20 +1,46 @@
-"""mlx-lm computes what transformers does, tensor by tensor, however it is given a text."""
+"""mlx-lm computes what transformers does, tensor by tensor, of texts in every way and of images."""
 
 from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from mlx_gemma4_patches import trace
+from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.trace import cases
+from tests.hosts import machines, sharded
 
 pytest.importorskip("mlx_lm.models.gemma4", reason="no Gemma 4 in this mlx-lm")
 
 
 def test_every_tensor_is_within_its_limit():
-    said = []
-    rows = list(trace.run(said.append, ["mlx_lm"], cases.of_host("mlx_lm"), ["float32"]))
-    assert len(rows) == 12 and len(said) == 24
+    said, wanted = [], cases.of_host("mlx_lm")
+    if find_spec("mlx_vlm") is None:  # it has the towers
+        wanted = [case for case in wanted if case.way != "image"]
+    rows = list(trace.run(said.append, ["mlx_lm"], wanted, ["float32"]))
+    assert len(rows) == len(wanted) and len(said) == 2 * len(wanted)
     for row in rows:
         seen = row["patched"]
         assert trace.verdict.is_right(seen), (row["shape"], row["way"], trace.verdict.words(seen))
         assert {"embeddings", "layer 5", "final norm", "logits"} <= seen["tensors"].keys()
+
+
+@pytest.mark.parametrize("way", machines.WAYS)
+@pytest.mark.parametrize("shape", ["e2b", "moe"])
+def test_so_is_every_tensor_of_two_processes(shape: str, way: str, tmp_path: Path):
+    pytest.importorskip("mlx_vlm", reason="it has the towers")
+    folder = machines.save(shape, "float32", tmp_path)
+    done = sharded.launch(folder, 2, "--trace", *machines.WAYS[way])
+    ranks = sorted(tmp_path.glob("out.safetensors.*.json"))
+    assert len(ranks) == 2, done.stdout + done.stderr
+    traced = [json.loads(file.read_text()) for file in ranks]
+    layers = [f"layer {i}" for i in range(len(tiny.config(shape)["text_config"]["layer_types"]))]
+    for reading in traced[0]:
+        for of_rank in traced:
+            assert trace.verdict.is_right(of_rank[reading]), (reading, of_rank[reading])
+        seen = {name for of_rank in traced for name in of_rank[reading]["tensors"]}
+        assert {"embeddings", *layers, "final norm", "logits"} <= seen
+    assert list(traced[0]) == [case.way for case in cases.of_host("mlx_lm") if case.shape == shape]

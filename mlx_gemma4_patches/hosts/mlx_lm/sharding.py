@@ -55,7 +55,7 @@ def shard(text: Any, group: mx.distributed.Group) -> None:
     table = text.embed_tokens_per_layer
     if type(table) in (nn.Embedding, nn.QuantizedEmbedding):  # no other's rows are in one piece
         share = shares.of(table.weight.shape[0], rank, size)
-        _keep_rows([table], share)
+        keep_rows([table], share)
         text.embed_tokens_per_layer = DividedTable(table, share, group)
 
 
@@ -70,10 +70,10 @@ def _shard_attention(layers: list[Any], group: mx.distributed.Group) -> None:
     if any(columns.begin % _unit(x.o_proj) or columns.end % _unit(x.o_proj) for x in layers):
         return
     for layer in layers:
-        _keep_rows([layer.q_proj], columns)
+        keep_rows([layer.q_proj], columns)
         names = [name for name in ("k_proj", "v_proj") if name in layer]
-        _keep_rows([layer[name] for name in names], keys.times(layer.head_dim))
-        _keep_columns(layer.o_proj, columns)
+        keep_rows([layer[name] for name in names], keys.times(layer.head_dim))
+        keep_columns(layer.o_proj, columns)
         layer.o_proj = Summed(layer.o_proj, group)
         layer.n_heads = queries.end - queries.begin
         layer.n_kv_heads = keys.end - keys.begin
@@ -85,8 +85,8 @@ def _shard_inner(mlp: Any, group: mx.distributed.Group) -> bool:
     share = shares.of(inner, group.rank(), group.size(), _unit(mlp.down_proj))
     if share is None:
         return False
-    _keep_rows([mlp.gate_proj, mlp.up_proj], share)
-    _keep_columns(mlp.down_proj, share)
+    keep_rows([mlp.gate_proj, mlp.up_proj], share)
+    keep_columns(mlp.down_proj, share)
     return True
 
 
@@ -95,13 +95,13 @@ def _unit(layer: Any) -> int:
     return layer.group_size if "scales" in layer else 1
 
 
-def _keep_rows(layers: Iterable[Any], share: Share) -> None:
+def keep_rows(layers: Iterable[Any], share: Share) -> None:
     for layer in layers:
         for name, values in layer.parameters().items():
             layer[name] = mx.contiguous(values[..., share.begin : share.end, :])
 
 
-def _keep_columns(layer: Any, share: Share) -> None:
+def keep_columns(layer: Any, share: Share) -> None:
     width = layer.weight.shape[-1]
     if "scales" in layer:
         width = layer.scales.shape[-1] * layer.group_size

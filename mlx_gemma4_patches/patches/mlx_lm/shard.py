@@ -8,7 +8,7 @@ Why: two dozen models of mlx-lm define ``shard``, Gemma 4's does not.
 What is added: ``Model.shard``, tensor parallelism as ``sharded_load`` asks for it. Each machine
 holds its share of heads, MLPs, experts and per-layer embeddings (``gemma4.shares``), and a layer
 costs two sums over all machines, with experts three. It can be deleted when mlx-lm's Gemma 4 has
-``shard``. Pipelining is not added, nor anything for checkpoints of the text model alone.
+``shard``. Nothing is added for checkpoints of the text model alone.
 
 Upstream: not asked for yet.
 """
