@@ -9,7 +9,8 @@ vllm_mlx (its server as it starts by itself), vllm_mlx_mllm and vllm_mlx_batchin
 named, those of the installed hosts. A server tells the number of a prompt's ids, not the ids.
 ``--some`` asks every seventh question.
 
-An answer counts up to markup, and as far as transformers has no two tokens of one rank to 0.01.
+An answer counts up to markup, and as far as transformers has no two tokens of one rank to 0.01; of
+some nothing is left to compare.
 Videos are sampled as transformers does, which ``mlx_vlm.video_frames`` is opted into for.
 """
 
@@ -67,6 +68,9 @@ def kind_of(parts: list) -> str:
     return " + ".join(part.kind for part in parts if isinstance(part, Medium))
 
 
+KINDS = list(dict.fromkeys(map(kind_of, media_cases.CONVERSATIONS.values())))
+
+
 class Python:
     """mlx-vlm in this process; its answers have the ids."""
 
@@ -91,34 +95,32 @@ class Python:
         return self._ids(prompt, files), "".join(step.text for step in steps)
 
     def in_batches(self, parts: list, count: int) -> Answer:
-        medium = next(part for part in parts if isinstance(part, Medium))
-        kind = media_cases.MEDIA[medium.kind]
-        other = media_cases.CONVERSATIONS[kind[(kind.index(medium) + 1) % len(kind)].name]
-        prompts = [self._prompt(row) for row in (parts, other)]
-        files = [file for row in (parts, other) for file in self._files(row)[medium.kind]]
+        alike = [
+            row for row in media_cases.CONVERSATIONS.values() if kind_of(row) == kind_of(parts)
+        ]
+        rows = [parts, alike[(alike.index(parts) + 1) % len(alike)]]
+        named = {
+            f"{kind}s": [file for row in rows for file in _files(row, kind, self.folder)] or None
+            for kind in media_cases.MEDIA
+        }
         answers = self.generate.batch_generate(
             self.model,
             self.processor,
-            prompts=prompts,
+            prompts=[_messages(row) for row in rows],
             max_tokens=max(count, 1),
-            temperature=0.0,
-            **{f"{medium.kind}s": files},
+            **named,
         )
-        return self._ids(prompts[0], self._files(parts)), answers.texts[0]
+        return self._ids(self._prompt(parts), self._files(parts)), answers.texts[0]
 
     def _files(self, parts: list) -> dict[str, list[str]]:
         return {kind: _files(parts, kind, self.folder) for kind in media_cases.MEDIA}
 
     def _prompt(self, parts: list) -> str:
-        content = [
-            {"type": part.kind} if isinstance(part, Medium) else {"type": "text", "text": part}
-            for part in parts
-        ]
         files = self._files(parts)
         return self.prompt_utils.apply_chat_template(
             self.processor,
             self.model.config,
-            [{"role": "user", "content": content}],
+            _messages(parts),
             num_images=len(files["image"]),
             num_audios=len(files["audio"]),
             **({"video": files["video"]} if files["video"] else {}),
@@ -166,6 +168,14 @@ def http_door(server: Server, folder: Path, host: str) -> Callable[[list, int], 
     return ask
 
 
+def _messages(parts: list) -> list[dict[str, Any]]:
+    content = [
+        {"type": part.kind} if isinstance(part, Medium) else {"type": "text", "text": part}
+        for part in parts
+    ]
+    return [{"role": "user", "content": content}]
+
+
 def _files(parts: list, kind: str, folder: Path) -> list[str]:
     media = [part for part in parts if isinstance(part, Medium) and part.kind == kind]
     return [str(folder / f"{medium.name}.{_ENDS[kind]}") for medium in media]
@@ -176,7 +186,8 @@ def takes(door: str, parts: list) -> bool:
     kinds = [part.kind for part in parts if isinstance(part, Medium)]
     if door == "mlx_lm":
         return set(kinds) == {"image"}
-    return len(kinds) == 1 if door == "python_batches" else True
+    # one medium of a kind in a row
+    return len(set(kinds)) == len(kinds) if door == "python_batches" else True
 
 
 class Table:
@@ -200,6 +211,7 @@ class Table:
             greedy = list(itertools.takewhile(lambda token: token not in tokenizer.SPECIAL, said))
             kind = kind_of(parts)
             counts[kind, "asked"] += 1
+            counts[kind, "compared"] += bool(greedy)
             try:
                 asked, text = ask(parts, len(greedy))
             except Exception as error:
@@ -212,18 +224,21 @@ class Table:
                 self.wrong.append(f"{door} {name}: {own} ids, transformers has {len(ids)}")
             # a server takes white space from the ends
             expected = self.tokens.decode(greedy, skip_special_tokens=False).strip()
-            if not greedy or text.strip() == expected:
-                counts[kind, "greedy"] += 1
-            else:
+            if text.strip() == expected:
+                counts[kind, "greedy"] += bool(greedy)
+            elif greedy:
                 self.wrong.append(f"{door} {name}: {text!r}, transformers says {expected!r}")
         print(self.row(door), flush=True)
 
     def row(self, door: str) -> str:
         counts = self.counts[door]
-        kinds = dict.fromkeys(kind for kind, what in counts if what == "asked")
         cells = [
-            f"{kind} {counts[kind, 'ids']} {counts[kind, 'greedy']} / {counts[kind, 'asked']}"
-            for kind in kinds
+            "{}/{} {}/{}".format(
+                *(counts[kind, what] for what in ("ids", "asked", "greedy", "compared"))
+            )
+            if counts[kind, "asked"]
+            else ""
+            for kind in KINDS
         ]
         return f"| {door} | {' | '.join(cells)} |"
 
@@ -245,7 +260,8 @@ def main() -> int:
         *(["vllm_mlx", "vllm_mlx_mllm", "vllm_mlx_batching"] if there("vllm_mlx") else []),
     ]
     mlx_gemma4_patches.activate()
-    print("of each kind: equal ids, equal greedy tokens / asked", flush=True)
+    print("of each kind: equal ids/asked, equal greedy tokens/compared")
+    print(f"| | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 1)}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = save(Path(name) / "gemma-4-tiny")
         reference = mx.load(str(REFERENCE))
