@@ -3,10 +3,11 @@
     python -m tests.hosts.media_table [DOOR ...] [--some]
 
 20 sounds, 20 pictures and 6 videos, alone and in pairs, with a tiny random E2B. The doors: python
-(``mlx_vlm.stream_generate``), python_batches (``mlx_vlm.batch_generate``, each medium alone with
-the next one of its kind in another row), mlx_vlm (its server), mlx_lm (its server, pictures alone),
-vllm_mlx (its server as it starts by itself), vllm_mlx_mllm and vllm_mlx_batching. Without any
-named, those of the installed hosts. A server tells the number of a prompt's ids, not the ids.
+(``mlx_vlm.stream_generate``), python_batches (``mlx_vlm.batch_generate``, two questions of a kind
+at once; it takes one picture, sound and video a row), mlx_vlm (its server), mlx_lm (its server,
+pictures alone), vllm_mlx (its server as it starts by itself), vllm_mlx_mllm and vllm_mlx_batching.
+Without any named, those of the installed hosts. A server tells the number of a prompt's ids, not
+the ids.
 ``--some`` asks every seventh question.
 
 An answer counts up to markup, and as far as transformers has no two tokens of one rank to 0.01; of
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import importlib.util
 import itertools
 import os
@@ -74,8 +76,9 @@ KINDS = list(dict.fromkeys(map(kind_of, media_cases.CONVERSATIONS.values())))
 class Python:
     """mlx-vlm in this process; its answers have the ids."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, reference: dict[str, mx.array]):
         self.folder = folder
+        self.reference = reference
         self.utils, self.generate, self.prompt_utils = (
             importlib.import_module(f"mlx_vlm.{name}")
             for name in ("utils", "generate", "prompt_utils")
@@ -96,21 +99,29 @@ class Python:
 
     def in_batches(self, parts: list, count: int) -> Answer:
         alike = [
-            row for row in media_cases.CONVERSATIONS.values() if kind_of(row) == kind_of(parts)
+            name
+            for name, row in media_cases.CONVERSATIONS.items()
+            if kind_of(row) == kind_of(parts)
         ]
-        rows = [parts, alike[(alike.index(parts) + 1) % len(alike)]]
-        named = {
-            f"{kind}s": [file for row in rows for file in _files(row, kind, self.folder)] or None
-            for kind in media_cases.MEDIA
-        }
-        answers = self.generate.batch_generate(
+        place = [media_cases.CONVERSATIONS[name] for name in alike].index(parts)
+        first = place // 2 * 2
+        texts = self._batch(tuple(alike[first : first + 2]))
+        return self._ids(self._prompt(parts), self._files(parts)), texts[place - first]
+
+    @functools.cache  # noqa: B019 - once for both rows
+    def _batch(self, names: tuple[str, ...]) -> list[str]:
+        rows = [media_cases.CONVERSATIONS[name] for name in names]
+        return self.generate.batch_generate(
             self.model,
             self.processor,
             prompts=[_messages(row) for row in rows],
-            max_tokens=max(count, 1),
-            **named,
-        )
-        return self._ids(self._prompt(parts), self._files(parts)), answers.texts[0]
+            max_tokens=[max(len(_greedy(self.reference, name)), 1) for name in names],
+            **{
+                f"{kind}s": [file for row in rows for file in _files(row, kind, self.folder)]
+                or None
+                for kind in media_cases.MEDIA
+            },
+        ).texts
 
     def _files(self, parts: list) -> dict[str, list[str]]:
         return {kind: _files(parts, kind, self.folder) for kind in media_cases.MEDIA}
@@ -181,6 +192,12 @@ def _files(parts: list, kind: str, folder: Path) -> list[str]:
     return [str(folder / f"{medium.name}.{_ENDS[kind]}") for medium in media]
 
 
+def _greedy(reference: dict[str, mx.array], name: str) -> list[int]:
+    """What transformers says, up to markup, which a server takes out."""
+    said = reference[f"greedy_{name}"].tolist()
+    return list(itertools.takewhile(lambda token: token not in tokenizer.SPECIAL, said))
+
+
 def takes(door: str, parts: list) -> bool:
     """Whether the door has a way in for these media."""
     kinds = [part.kind for part in parts if isinstance(part, Medium)]
@@ -206,9 +223,7 @@ class Table:
             if not takes(door, parts):
                 continue
             ids = self.reference[f"ids_{name}"].tolist()
-            # up to markup, which a server takes out
-            said = self.reference[f"greedy_{name}"].tolist()
-            greedy = list(itertools.takewhile(lambda token: token not in tokenizer.SPECIAL, said))
+            greedy = _greedy(self.reference, name)
             kind = kind_of(parts)
             counts[kind, "asked"] += 1
             counts[kind, "compared"] += bool(greedy)
@@ -268,7 +283,7 @@ def main() -> int:
         table = Table(reference, folder / "tokenizer.json", 7 if options.some else 1)
         for door in doors:
             if door.startswith("python"):
-                python = Python(folder)
+                python = Python(folder, reference)
                 table.fill(door, python.alone if door == "python" else python.in_batches)
                 continue
             host, arguments = _SERVERS[door]
