@@ -140,6 +140,7 @@ def seen(kind: str, url: str, stream: bool) -> list[bytes]:
         model.processor.tokenizer.convert_tokens_to_ids = lambda _: channels.OPENING_ID
         engine = SimpleEngine("gemma-4", force_mllm=True)
         engine._model, engine._loaded = model, True
+        model._video_native = True  # as a model of mlx-vlm that knows videos
         asyncio.run(ask(engine))
     return files
 
