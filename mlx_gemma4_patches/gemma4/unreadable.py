@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import errno
 import io
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +49,13 @@ def _reason(error: BaseException) -> str:
 
 
 def check_size(sound: Any) -> None:
-    """Look at the header of a sound, a path or bytes, before it is decoded.
+    """Look at a sound, a path or bytes, before it is decoded as a whole.
 
     Raises Refused: it has more than ``MOST_SAMPLES``. Or what reading the header raises.
     """
-    count = _samples(sound)
-    if count > MOST_SAMPLES:
+    if _samples(sound) > MOST_SAMPLES:
         raise Refused(
-            f"it has {count / 1e6:.0f} million samples, and at most {MOST_SAMPLES / 1e6:.0f} "
-            "million are taken"
+            f"it has more than {MOST_SAMPLES / 1e6:.0f} million samples, the most that are taken"
         )
 
 
@@ -76,22 +79,67 @@ def check_video(name: str) -> None:
         film.release()
 
 
-def _samples(source: Any) -> int:
-    """How many numbers a sound has by its header; 0 where it has none that is known."""
+def _samples(sound: str | Path | io.BytesIO) -> int:
+    """How many numbers a sound has; counting ends behind ``MOST_SAMPLES``.
+
+    What is compressed is decoded for it, a piece at a time: its header may say anything.
+    """
     import miniaudio
 
-    if not isinstance(source, io.BytesIO):
-        if Path(source).suffix.lower() not in (".wav", ".mp3", ".flac"):
-            return 0
-        info = miniaudio.get_file_info(str(source))
-        return info.num_frames * info.nchannels
-    data = source.getvalue()
-    if data[:4] == b"RIFF":
-        info = miniaudio.wav_get_info(data)
-    elif data[:4] == b"fLaC":
-        info = miniaudio.flac_get_info(data)
-    elif data[:3] == b"ID3" or data[:1] == b"\xff":
-        info = miniaudio.mp3_get_info(data)
+    if isinstance(sound, io.BytesIO):
+        in_file, sound = "", sound.getvalue()
+        head = sound[:8]
     else:
+        in_file, sound = "_file", str(sound)
+        with open(sound, "rb") as file:
+            head = file.read(8)
+    if head[:4] == b"RIFF":
+        info = getattr(miniaudio, f"wav_get{in_file}_info")(sound)
+        return info.num_frames * info.nchannels
+    for form in ("flac", "mp3") if not _is_for_ffmpeg(head) else ():
+        with contextlib.suppress(miniaudio.DecodeError):
+            info = getattr(miniaudio, f"{form}_get{in_file}_info")(sound)
+            decode = miniaudio.stream_file if in_file else miniaudio.stream_memory
+            how = {"nchannels": info.nchannels, "sample_rate": info.sample_rate}
+            return _count(map(len, decode(sound, frames_to_read=1 << 16, **how)))
+    return _counted_by_ffmpeg(sound)
+
+
+def _is_for_ffmpeg(head: bytes) -> bool:
+    """Whether a sound begins as MP4, Ogg, WebM, CAF, AIFF or AAC do."""
+    if head[4:8] == b"ftyp" or head[:4] in (b"OggS", b"\x1a\x45\xdf\xa3", b"caff", b"FORM"):
+        return True
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+
+
+def _counted_by_ffmpeg(sound: str | bytes) -> int:
+    """0 where there is no ffmpeg, without which the hosts read no such sound."""
+    program = shutil.which("ffmpeg")
+    if program is None:
         return 0
-    return info.num_frames * info.nchannels
+    with contextlib.ExitStack() as stack:
+        if isinstance(sound, bytes):  # it must be able to go back in it
+            file = stack.enter_context(tempfile.NamedTemporaryFile())
+            file.write(sound)
+            file.flush()
+            sound = file.name
+        process = stack.enter_context(
+            subprocess.Popen(
+                [program, "-v", "quiet", "-i", sound, "-f", "s16le", "-"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        stack.callback(process.kill)
+        blocks = iter(lambda: process.stdout.read(1 << 20), b"")
+        return _count(len(block) // 2 for block in blocks)
+
+
+def _count(parts: Iterable[int]) -> int:
+    count = 0
+    for part in parts:
+        count += part
+        if count > MOST_SAMPLES:
+            break
+    return count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 
 import pytest
 
@@ -83,6 +84,42 @@ def test_videos(hearing, tmp_path, name: str) -> None:
     (tmp_path / "secret.mp4").write_bytes(unreadable.VIDEOS[name])
     sentence = told(hearing, "<|video|>", videos=[str(tmp_path / "secret.mp4")])
     assert sentence.startswith("the video cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    "start", [b"OggS", b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3", b"\xff\xf1"]
+)
+def test_a_long_sound_that_ffmpeg_decodes(hearing, tmp_path, monkeypatch, start: bytes) -> None:
+    skip_unless_sounds_are_heard()
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    data = start + bytes(2000)
+    (tmp_path / "secret.ogg").write_bytes(data)
+    for source in (str(tmp_path / "secret.ogg"), io.BytesIO(data)):
+        sentence = told(hearing, "<|audio|>", audio=[source])
+        assert "more than 100 million samples" in sentence
+
+
+def test_a_long_sound_is_not_decoded(hearing, monkeypatch) -> None:
+    skip_unless_sounds_are_heard()
+
+    def decode(*_, **__):
+        raise AssertionError("it is decoded as a whole")
+
+    for name in ("decode", "decode_file"):
+        monkeypatch.setattr(f"miniaudio.{name}", decode)
+    silence = io.BytesIO(unreadable.SOUNDS["2 hours of silence"])
+    assert "more than 100 million samples" in told(hearing, "<|audio|>", audio=[silence])
+
+
+def test_compressed_sounds_are_heard_as_before(hearing) -> None:
+    skip_unless_sounds_are_heard()
+    silence = io.BytesIO(unreadable.flac(65_535))
+    with patched(ID):
+        heard = prepared(hearing, "<|audio|>", audio=[silence])
+    assert heard["input_ids"].tolist()[0].count(hearing.model.config.audio_token_id) == 103
 
 
 def test_what_is_not_there(hearing) -> None:
