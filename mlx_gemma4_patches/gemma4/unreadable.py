@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import soft_tokens
+from . import soft_tokens, video
 
 MOST_SAMPLES = 100_000_000  # of all channels of a sound, 600 MB while it is read; 35 min at 48 kHz
+MOST_PIXELS = 4096 * 4096  # of a frame of a video, 50 MB
+FRAME_BYTES = 1_000_000_000  # of the frames of a video, twice that while it is read
 
 _NAMES = {"image": "picture", "audio": "sound", "video": "video"}
 _DAMAGED = "it is empty, damaged, cut off or in a format that is not known here"
@@ -65,18 +67,33 @@ def check_length(samples: int, shortest: int = soft_tokens.SHORTEST_SOUND) -> No
         raise Refused(f"it has {samples} samples at 16 kHz, and {shortest} are the least")
 
 
-def check_video(name: str) -> None:
-    """Raises Refused or FileNotFoundError: there is no frame to read in the file of that name."""
+def check_video(name: str) -> int:
+    """The pixels of a frame of the video in the file of that name.
+
+    Raises Refused or FileNotFoundError: there is no frame to read, or they are too large.
+    """
     import cv2
 
     if "://" not in name and not Path(name).is_file():
         raise FileNotFoundError
     film = cv2.VideoCapture(name)
     try:
+        pixels = int(film.get(cv2.CAP_PROP_FRAME_WIDTH) * film.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if pixels > MOST_PIXELS:
+            raise Refused(
+                f"its frames have {pixels / 1e6:.0f} million pixels, and {MOST_PIXELS / 1e6:.0f} "
+                "million are the most that are taken"
+            )
         if not film.isOpened() or not film.read()[0]:
             raise Refused(_DAMAGED)
     finally:
         film.release()
+    return pixels
+
+
+def frames_in_memory(pixels: int) -> int:
+    """How many frames of a video are read at most, before those for the model are chosen."""
+    return max(video.FRAMES, FRAME_BYTES // (3 * max(pixels, 1)) // 2 * 2)
 
 
 def _samples(sound: str | Path | io.BytesIO) -> int:
