@@ -4,8 +4,8 @@ What the user sees: after a long wait an answer that has nothing to do with the 
 same without one.
 
 Why: the frames are prepared as images. The prompt has a marker of a video and none of images, so
-that what the vision tower makes of the frames is thrown away. With transformers before 5.10 it has
-no marker at all: chat templates know the type "video", and the host leaves it "video_url".
+that what the vision tower makes of the frames is thrown away. With mlx-vlm before 0.6.1 it has no
+marker at all: chat templates know the type "video", and the host leaves it "video_url".
 
 The fix: for Gemma 4 no frames are taken. In their place the video's file goes the way of an image
 as far as mlx-vlm's ``prepare_inputs``, where it becomes one of ``videos``, and templates are given
@@ -146,7 +146,9 @@ def _with_known_types(message: Any) -> Any:
     if not isinstance(content, list):
         return message
     known = [
-        {"type": "video"} if isinstance(part, dict) and part.get("type") == "video_url" else part
+        {**part, "type": "video"}
+        if isinstance(part, dict) and part.get("type") == "video_url"
+        else part
         for part in content
     ]
     return {**message, "content": known}
