@@ -288,6 +288,7 @@ def main() -> int:
                 continue
             host, arguments = _SERVERS[door]
             with serve(host, folder, *arguments) as server:
+                server.patience = 600  # on a busy machine a video takes minutes
                 table.fill(door, http_door(server, folder, host))
     print(*table.wrong, sep="\n")
     return 1 if table.wrong else 0
