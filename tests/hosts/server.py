@@ -41,6 +41,7 @@ class Server:
         self.port = port
         self.process = process
         self.log = log
+        self.patience = _PATIENCE
 
     def __call__(self, path: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
         """The JSON answer to a POST of JSON.
@@ -59,7 +60,7 @@ class Server:
     @contextlib.contextmanager
     def ask(self, path: str, body: dict[str, Any] | bytes) -> Iterator[http.client.HTTPResponse]:
         """The response to a POST of JSON; whoever leaves the block hangs up."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         data = body if isinstance(body, bytes) else json.dumps(body)
         try:
             connection.request("POST", path, data, {"Content-Type": "application/json"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import wave
 
 import numpy as np
@@ -42,6 +43,28 @@ def wav(samples: int, claimed: int | None = None) -> bytes:
     return data[:4] + (size + 36).to_bytes(4, "little") + data[8:40] + size.to_bytes(4, "little")
 
 
+def flac(samples: int) -> bytes:
+    """Silence at 16 kHz, whose header does not say how long it is."""
+    block = 65_535  # samples
+    header = struct.pack(">HH6xQ16x", block, block, 16_000 << 44 | 15 << 36)
+    frames = []
+    for number in range(-(-samples // block)):
+        start = b"\xff\xf8\x75\x08" + chr(number).encode() + struct.pack(">H", block - 1)
+        frame = start + bytes([_remainder(start, 8, 0x07)]) + b"\0\0\0"
+        frames.append(frame + struct.pack(">H", _remainder(frame, 16, 0x8005)))
+    return b"fLaC\x80\0\0" + bytes([len(header)]) + header + b"".join(frames)
+
+
+def _remainder(data: bytes, bits: int, polynomial: int) -> int:
+    """The checksum of a FLAC."""
+    top, rest = 1 << bits - 1, 0
+    for byte in data:
+        rest ^= byte << bits - 8
+        for _ in range(8):
+            rest = (rest << 1 ^ polynomial if rest & top else rest << 1) & (2 * top - 1)
+    return rest
+
+
 def uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -63,5 +86,6 @@ SOUNDS = {
     "1 sample": wav(1),
     "a picture": png(),
     "10 hours": wav(16_000, claimed=10 * 3600 * 16_000),
+    "2 hours of silence": flac(2 * 3600 * 16_000),
 }
 VIDEOS = {"0 bytes": b"", "noise": bytes(range(1, 256)), "a picture cut off": png()[:100]}

@@ -2,13 +2,15 @@
 
 What the user sees: for a damaged picture of 3 MB a server error of 4 MB, with the request's data
 in it, and 8 MB in the log; from Python an error that names a library's function. A sound of ten
-hours takes gigabytes before 30 s of it are heard.
+hours takes gigabytes before 30 s of it are heard, and so does a video of six minutes before 0.7.1.
 
 Why: media are read where any error is the server's, and the errors hold what could not be read.
 
 The fix: for Gemma 4 what cannot be read is refused as a prompt that is too long is: 400, with one
-sentence. A sound of more than 100 million numbers, 600 MB, is
-refused before it is decoded. It can be deleted when the host's errors about media are the client's.
+sentence. A sound of more than 100 million numbers, 600 MB, is refused before it is decoded, also
+one that has to be fetched, and so is a video whose frames have more than 17 million pixels. Where
+the host reads 768 frames to choose 32, it reads no more than fit into 1 GB. It can be deleted when
+the host's errors about media are the client's and what it takes is bounded.
 
 The servers of 0.4 and 0.5 have no way to refuse: there the sentence comes with a 500.
 """
@@ -33,6 +35,8 @@ _IMAGE = "mlx_vlm.utils:load_image"
 _AUDIO = "mlx_vlm.utils:load_audio"
 _VIDEO = "mlx_vlm.utils:load_video"
 _SERVER = "mlx_vlm.server.generation"
+_PATIENCE = 10  # seconds without a byte, as in the host
+_MOST_BYTES = 4 * unreadable.MOST_SAMPLES  # of a sound that is fetched
 _KINDS = {"images": "image", "audio": "audio", "videos": "video"}
 
 
@@ -96,6 +100,8 @@ def _number(media: Any) -> int:
 
 def _telling(kind: str):
     def make(original):
+        most = signature(original).parameters.get("max_frames")  # in older releases
+
         def load(*args, **kwargs):
             reading = _reading.get()
             source = next(iter((*args, *kwargs.values())), None)
@@ -103,7 +109,16 @@ def _telling(kind: str):
                 return original(*args, **kwargs)
             reading.begun[kind] += 1
             try:
-                _look(kind, source)
+                if kind == "audio" and str(source).startswith(("http://", "https://")):
+                    source = _fetched(str(source))
+                    kwargs.pop("file", None)
+                    args = (source, *args[1:])
+                if kind == "video":
+                    frames = unreadable.frames_in_memory(_look_at_video(source))
+                    if most is not None:
+                        kwargs.setdefault("max_frames", min(frames, most.default))
+                elif kind == "audio":
+                    unreadable.check_size(source)
                 medium = original(*args, **kwargs)
                 if kind == "audio":
                     unreadable.check_length(medium.shape[0], reading.shortest)
@@ -118,15 +133,30 @@ def _telling(kind: str):
     return make
 
 
-def _look(kind: str, source: Any) -> None:
-    """Raise what is wrong with a sound or a video as far as it shows before it is decoded."""
+def _look_at_video(source: Any) -> int:
+    """The pixels of a frame."""
     name = str(source).removeprefix("file://")
-    if kind == "video" and name.startswith("data:"):
+    if name.startswith("data:"):
         raise unreadable.Refused("a video is taken from a file, not from a data URI")
-    if kind == "video":
-        unreadable.check_video(name)
-    elif kind == "audio" and not name.startswith(("http://", "https://")):
-        unreadable.check_size(source)
+    return unreadable.check_video(name)
+
+
+def _fetched(url: str) -> io.BytesIO:
+    """A sound from its address, which the host would decode as soon as it has it."""
+    import requests
+
+    data = io.BytesIO()
+    try:
+        with requests.get(url, stream=True, timeout=_PATIENCE) as response:
+            response.raise_for_status()
+            for block in response.iter_content(1 << 20):
+                data.write(block)
+                if data.tell() > _MOST_BYTES:
+                    raise unreadable.Refused(f"it has more than {_MOST_BYTES / 1e6:.0f} MB")
+    except requests.RequestException:
+        raise unreadable.Refused("it cannot be fetched from its address") from None
+    data.seek(0)
+    return data
 
 
 def _refusal(text: str) -> ValueError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ...hosts.mlx_vlm import tiny
+from ...hosts.mlx_vlm import tiny, tower
 from ...patch import Finding, Patch
 from ...surgery import Surgery
 
@@ -21,11 +21,11 @@ _TOWER = "mlx_vlm.models.gemma4.vision:VisionModel.__call__"
 
 
 def probe() -> Finding:
-    tower = tiny.model("dense").vision_tower
-    tower.default_output_length = tower.pooler.default_output_length = 6
-    tower.max_patches = 9 * 6
+    seeing = tiny.model("dense").vision_tower
+    seeing.default_output_length = seeing.pooler.default_output_length = 6
+    seeing.max_patches = 9 * 6
     try:
-        rows = tower(mx.zeros((1, 3, 3 * 48, 4 * 48))).shape[1]
+        rows = seeing(mx.zeros((1, 3, 3 * 48, 4 * 48))).shape[1]
     except ValueError as error:
         return Finding(True, f"12 soft tokens where 6 are usual: {error}")
     return Finding(rows != 12, f"12 soft tokens where 6 are usual: {rows} rows")
@@ -37,28 +37,13 @@ def apply(surgery: Surgery) -> None:
 
 def _with_room(original):
     def __call__(self, pixel_values, *args, **kwargs):
-        needed = _patches(self, pixel_values)
+        needed = tower.patches(self, pixel_values)
         if needed <= self.max_patches:
             return original(self, pixel_values, *args, **kwargs)
-        before = self.max_patches, self.default_output_length, self.pooler.default_output_length
-        length = needed // self.pooling_kernel_size**2
-        self.max_patches = needed
-        self.default_output_length = self.pooler.default_output_length = length
-        try:
+        with tower.room_for(self, needed):
             return original(self, pixel_values, *args, **kwargs)
-        finally:
-            self.max_patches, self.default_output_length = before[:2]
-            self.pooler.default_output_length = before[2]
 
     return __call__
-
-
-def _patches(tower, pixel_values) -> int:
-    """Of one picture of an array (B, 3, H, W); of a list 0, its pictures come one by one."""
-    if isinstance(pixel_values, list):
-        return 0
-    height, width = pixel_values.shape[-2:]
-    return (height // tower.patch_size) * (width // tower.patch_size)
 
 
 PATCH = Patch(id="mlx_vlm.soft_token_budget", targets=(_TOWER,), apply=apply, probe=probe)
