@@ -163,7 +163,7 @@ class _Suite:
             done = subprocess.run(
                 [
                     *(self._python, "-m", "pytest", "-q", "--tb=no", "-rN"),
-                    *("-p", "no:cacheprovider"),
+                    *("-p", "no:cacheprovider", "--disable-warnings"),
                     *("--continue-on-collection-errors", f"--junitxml={report}"),
                     *(files or [self._place]),
                 ],
