@@ -37,6 +37,8 @@ _PATHS = {
 _PATIENCE = 60  # seconds for an answer
 _OURS = re.compile(r'File "[^"]*mlx_gemma4_patches[^"]*", line \d+, in \w+\n(?:    .*\n)*(?=\S)')
 _NO_ANSWER = 599  # the connection is closed, or nothing comes
+# vllm-mlx answers to the place of a picture in the prompt, where no picture is
+_RIGHTLY_REFUSED = {"no image"}
 
 
 def main(host: str, *arguments: str) -> int:
@@ -48,7 +50,7 @@ def main(host: str, *arguments: str) -> int:
     worse = 0
     for name in stock:
         if stock[name] != patched[name]:
-            is_worse = _is_worse(stock[name], patched[name])
+            is_worse = _is_worse(name, stock[name], patched[name])
             worse += is_worse
             print(f"{'WORSE' if is_worse else 'other'}  {name}: {stock[name]} -> {patched[name]}")
     print(*ours, sep="\n")
@@ -56,8 +58,10 @@ def main(host: str, *arguments: str) -> int:
     return 1 if worse or ours else 0
 
 
-def _is_worse(stock: tuple[int, bool], patched: tuple[int, bool]) -> bool:
+def _is_worse(name: str, stock: tuple[int, bool], patched: tuple[int, bool]) -> bool:
     """Of statuses, and whether the server is alive: refusing well is no worse than failing."""
+    if name in _RIGHTLY_REFUSED and patched == (400, True):
+        return False
     return patched[1] < stock[1] or patched[0] // 100 > stock[0] // 100
 
 

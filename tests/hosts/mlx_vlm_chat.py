@@ -6,6 +6,7 @@ so that a patch can be taken back while it serves. One request at a time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -67,6 +68,15 @@ class VlmChat(Chat):
         streamed = self.stream(says, messages, **parameters)
         assert streamed == whole
         return whole
+
+
+def splits_streams_well() -> bool:
+    """Whether mlx_vlm.thinking is for this release: 0.6.0 loses what comes with a marker."""
+    with contextlib.suppress(ImportError):
+        from mlx_vlm.server import responses_state
+
+        return hasattr(responses_state, "ThinkingStreamState")
+    return False
 
 
 def _put_together(calls: list[dict], delta: dict) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, THOUGHT
 from mlx_gemma4_patches.hosts.mlx_lm import chat
+from tests.hosts import conversations
 from tests.hosts.contract import PatchContract, patched, stock
 
 pytest.importorskip("mlx_lm.models.gemma4", reason="mlx-lm 0.31.1 has no Gemma 4")
+from mlx_lm import lora
+from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import ChatDataset, CompletionsDataset
 
 ID = "mlx_lm.mask_prompt"
+OPT_IN = "mlx_lm.enable_thinking"
 
 
 def template(empty: bool, opened: bool) -> Any:
@@ -121,3 +128,53 @@ def test_without_the_patch_examples_ask_for_thinking_or_lose_their_beginning(ren
         dataset = ChatDataset([], chat.tokenizer(template=render), mask_prompt=True)
         prompt, answer = taught(dataset, {"messages": [USER, ANSWER]})
     assert "<|think|>" in prompt or not answer.startswith("<b>so") or render is TEMPLATES["April"]
+
+
+class Losses(TrainingCallback):
+    def __init__(self):
+        self.seen: list[float] = []
+
+    def on_train_loss_report(self, train_info: dict) -> None:
+        self.seen.append(train_info["train_loss"])
+
+    def on_val_loss_report(self, val_info: dict) -> None:
+        self.seen.append(val_info["val_loss"])
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch) -> Callable[[str], list[float]]:
+    """The losses of mlx_lm.lora --mask-prompt on answers of one letter, with a template's style."""
+
+    def run(style: str) -> list[float]:
+        model = conversations.save("dense", tmp_path / "model", style)
+        example = json.dumps({"prompt": "Hi", "completion": "x"})
+        for part in ("train", "valid"):
+            (tmp_path / f"{part}.jsonl").write_text(f"{example}\n{example}\n")
+        options = {
+            **{"model": model, "data": tmp_path, "adapter-path": tmp_path / "adapters"},
+            **{"iters": 2, "batch-size": 2, "num-layers": 1, "steps-per-report": 1},
+        }
+        said = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        losses = Losses()
+        monkeypatch.setattr("sys.argv", ["mlx_lm.lora", "--train", "--mask-prompt", *said])
+        monkeypatch.setattr(lora, "get_reporting_callbacks", lambda *_, **__: losses)
+        lora.main()
+        return losses.seen
+
+    return run
+
+
+@pytest.mark.parametrize("style", conversations.STYLES)
+def test_a_training_on_short_answers_has_a_loss(train, style):
+    with patched(ID), stock(OPT_IN):
+        by_default = train(style)
+    with patched(ID), patched(OPT_IN):
+        opted_in = train(style)
+    assert opted_in == by_default
+    assert len(by_default) == 4  # two steps, and both are evaluated
+    assert all(map(math.isfinite, by_default))
+
+
+def test_without_the_patch_nothing_is_left_of_short_answers_and_the_loss_is_nan(train):
+    with stock(ID), patched(OPT_IN):
+        assert all(map(math.isnan, train("july")))

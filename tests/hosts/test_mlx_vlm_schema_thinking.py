@@ -34,19 +34,22 @@ class TestSchemaThinking(PatchContract):
     id = ID
 
     def untouched(self) -> Any:
-        """The processors of requests without a schema or without thinking, and of another model."""
+        """The processors of requests without a schema or thinking, and of what is no Gemma 4."""
         generation = pytest.importorskip("mlx_vlm.server.generation")
         if not hasattr(generation.ResponseGenerator, "_make_logits_processors"):
             return None
         server = generation.ResponseGenerator.__new__(generation.ResponseGenerator)
         server.tokenizer = SimpleNamespace(encode=lambda text, **how: [9])
         seen = []
-        for model_type, how in (
-            ("gemma4", {"enable_thinking": False, "logits_processors": [_halved]}),
-            ("gemma4", {"enable_thinking": True, "repetition_penalty": 2.0}),
-            ("qwen3_vl", {"enable_thinking": True, "logits_processors": [_halved]}),
+        schema = {"enable_thinking": True, "logits_processors": [_halved]}
+        for parts, how in (
+            ({}, schema),  # of who has no model yet
+            ({"model": SimpleNamespace()}, schema),
+            ({"model": _model("qwen3_vl")}, schema),
+            ({"model": _model("gemma4")}, {**schema, "enable_thinking": False}),
+            ({"model": _model("gemma4")}, {"enable_thinking": True, "repetition_penalty": 2.0}),
         ):
-            server.model = SimpleNamespace(config=SimpleNamespace(model_type=model_type))
+            vars(server).update(parts)
             arguments = generation.GenerationArguments(**how)
             ids = mx.array([[2, 3]])
             made = server._make_logits_processors(arguments, ids)
@@ -56,6 +59,10 @@ class TestSchemaThinking(PatchContract):
                 logits = processor(ids[0], logits)
             seen.append(logits)
         return seen
+
+
+def _model(model_type: str) -> SimpleNamespace:
+    return SimpleNamespace(config=SimpleNamespace(model_type=model_type))
 
 
 def _halved(ids, logits):

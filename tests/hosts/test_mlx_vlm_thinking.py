@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-import importlib
 
 import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, RESPONSE, THOUGHT
 from tests.hosts.chat import call
 from tests.hosts.contract import PatchContract, patched, skip_unless_needed, stock
+from tests.hosts.mlx_vlm_chat import splits_streams_well
 
 ID = "mlx_vlm.thinking"
 
@@ -17,11 +17,8 @@ pytest.importorskip("mlx_vlm.models.gemma4")
 
 pytest_plugins = "tests.hosts.mlx_vlm_chat"
 
-try:
-    host = importlib.import_module("mlx_vlm.server.responses_state")
-    HAS_STATE = hasattr(host, "ThinkingStreamState")
-except ImportError:
-    HAS_STATE = False
+if HAS_STATE := splits_streams_well():
+    from mlx_vlm.server import responses_state as host
 
 STOP = {"finish_reason": "stop"}
 ANSWERS = {

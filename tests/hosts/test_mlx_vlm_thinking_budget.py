@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4.channels import END, END_ID, OPENING, OPENING_ID, THOUGHT
 from tests.hosts.contract import PatchContract, patched, skip_unless_needed
+from tests.hosts.mlx_vlm_chat import splits_streams_well
 
 pytest.importorskip("mlx_vlm.models.gemma4")
 pytest_plugins = "tests.hosts.mlx_vlm_chat"
@@ -100,12 +102,15 @@ def test_the_server_limits_a_thought_that_the_prompt_has_opened(limited):
 
 def test_the_servers_thought_ends_and_its_answer_is_whole(mlx_vlm_chat):
     skip_unless_needed(ID)
+    if version("mlx-vlm") == "0.5.0":
+        pytest.skip("its server takes thinking_budget and limits the thoughts of no model")
+    ask = mlx_vlm_chat.both if splits_streams_well() else mlx_vlm_chat.answer
     answer = "yes > no and so on to the end"
     said = f"{THOUGHT}\nwell " + "hm " * 20 + f"{END}{answer}"
     with patched(ID):
-        free = mlx_vlm_chat.both(said, enable_thinking=True)
-        limited = mlx_vlm_chat.both(said, enable_thinking=True, thinking_budget=6)
-        without = mlx_vlm_chat.both(answer, enable_thinking=True, thinking_budget=2)
-    assert free["reasoning"].count("hm") == 20
-    assert limited.get("reasoning", "").count("hm") < 6
+        free = ask(said, enable_thinking=True)
+        limited = ask(said, enable_thinking=True, thinking_budget=6)
+        without = ask(answer, enable_thinking=True, thinking_budget=2)
+    assert str(free).count("hm") == 20
+    assert str(limited).count("hm") < 6
     assert without["content"] == answer

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import importlib
+from types import SimpleNamespace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -50,7 +52,19 @@ class TestVideoIgnored(PatchContract):
                 engine.answer(batching.message("hello")).text,
                 engine.answer(batching.message("hi", image)).text,
                 engine.answer(batching.message("hi", image)).text,
+                self._read_by_itself(),
             ]
+
+    def _read_by_itself(self) -> str:
+        """What comes of a text whose ids are there, with a generator that has nothing else."""
+        from vllm_mlx.mllm_batch_generator import MLLMBatchGenerator, MLLMBatchRequest
+
+        request = MLLMBatchRequest(uid=0, request_id="", prompt="hello")
+        request.input_ids = mx.array([[1, 2, 3]])
+        try:
+            return str(MLLMBatchGenerator._preprocess_request(SimpleNamespace(), request))
+        except AttributeError as error:  # older releases read it again
+            return str(error)
 
 
 def test_another_video_is_answered_otherwise(tmp_path) -> None:

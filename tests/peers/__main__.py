@@ -23,6 +23,7 @@ from tests.matrix.__main__ import FILE, SUBJECTS
 from tests.matrix.file import read
 
 from . import sources
+from .conftest_of_suite import NO_END
 from .known import KNOWN
 from .sources import PLACES
 
@@ -32,6 +33,10 @@ RELEASES = (
 )
 HOURS = 2  # a suite that takes longer hangs
 _MODEL = re.compile(r"""["']((?:mlx-community|google)/[\w.-]+)["']""")
+
+
+class Broken(Exception):
+    """A run that says nothing of the tests in it."""
 
 
 def main() -> int:
@@ -48,7 +53,7 @@ def main() -> int:
                 else sources.tests_of(distribution, version)
             )
             broken += _compare(release, tests)
-        except sources.NoTests as error:
+        except (sources.NoTests, Broken) as error:
             print(f"{release}: {error}")
             broken += 1
     return 1 if broken else 0
@@ -87,17 +92,29 @@ def _compare(release: str, tests: Path) -> int:
     combination = _combination(release)
     with tempfile.TemporaryDirectory() as name:
         suite = _Suite(release.partition(" ")[0], combination, tests, Path(name))
-        stock, patched = suite.passed(patches=False), suite.passed(patches=True)
-        again = sorted({test.partition("::")[0] for test in stock - patched})
+        stock, patched = suite.run(patches=False), suite.run(patches=True)
+        again = _passed(stock) - _passed(patched)
         if again:  # on a busy machine a test may fail once
-            environments.say(f"once more: {', '.join(again)}")
-            patched |= suite.passed(patches=True, files=again)
-    failed = sorted(stock - patched)
+            files = sorted({test.partition("::")[0] for test in again})
+            environments.say(f"once more: {', '.join(files)}")
+            patched |= {
+                test: said
+                for test, said in suite.run(patches=True, files=files).items()
+                if test in again
+            }
+    failed = sorted(_passed(stock) - _passed(patched))
     ours = [test for test in failed if test not in KNOWN]
     for test in failed:
-        print(f"{release}: {test} fails with our patches: {KNOWN.get(test, 'not known')}")
-    print(f"{release}: {len(stock)} pass, {len(failed)} of them not with us, {len(ours)} not known")
-    return len(ours) + (not stock)
+        said = patched.get(test, "it is not run").partition("\n")[0]
+        print(f"{release}: {test} fails with our patches: {KNOWN.get(test, f'not known: {said}')}")
+    for test in sorted(test for test, said in stock.items() if NO_END in said):
+        print(f"{release}: {test} is not compared: without our patches {stock[test]}")
+    passed = len(_passed(stock))
+    print(
+        f"{release}: {passed} of {len(stock)} pass, {len(failed)} of them not with us, "
+        f"{len(ours)} not known"
+    )
+    return len(ours) + (not passed)
 
 
 class _Suite:
@@ -132,37 +149,51 @@ class _Suite:
             check=True,
         )
 
-    def passed(self, patches: bool, files: list[str] | None = None) -> set[str]:
-        """The tests that pass, as ``file::test``."""
-        environments.say(f"{self._place} {'with' if patches else 'without'} our patches")
+    def run(self, patches: bool, files: list[str] | None = None) -> dict[str, str]:
+        """What is said of each test, as ``file::class::test``: nothing of those that pass.
+
+        Raises:
+            Broken: pytest did not get to its end.
+        """
+        how = f"{self._place} {'with' if patches else 'without'} our patches"
+        environments.say(how)
         report = self._folder / "report.xml"
         report.unlink(missing_ok=True)
-        subprocess.run(
-            [
-                *(self._python, "-m", "pytest", "-q", "--tb=no", "-rN", "-p", "no:cacheprovider"),
-                *("--continue-on-collection-errors", f"--junitxml={report}"),
-                *(files or [self._place]),
-            ],
-            cwd=self._folder,
-            env={
-                **self._environ,
-                "MLX_GEMMA4_PATCHES": str(int(patches)),
-                "PYTHONPATH": f"{self._folder}{os.pathsep}{self._environ['PYTHONPATH']}",
-            },
-            timeout=HOURS * 3600,
-        )
-        if not report.is_file():
-            raise RuntimeError("pytest ended without a report; what it said is above")
-        return _passed(report)
+        try:
+            done = subprocess.run(
+                [
+                    *(self._python, "-m", "pytest", "-q", "--tb=no", "-rN"),
+                    *("-p", "no:cacheprovider", "--disable-warnings"),
+                    *("--continue-on-collection-errors", f"--junitxml={report}"),
+                    *(files or [self._place]),
+                ],
+                cwd=self._folder,
+                env={
+                    **self._environ,
+                    "MLX_GEMMA4_PATCHES": str(int(patches)),
+                    "PYTHONPATH": f"{self._folder}{os.pathsep}{self._environ['PYTHONPATH']}",
+                },
+                timeout=HOURS * 3600,
+            )
+        except subprocess.TimeoutExpired:
+            raise Broken(f"{how}: no end after {HOURS} h") from None
+        if done.returncode not in (0, 1):  # neither all passed nor some failed
+            raise Broken(f"{how}: pytest ended with {done.returncode}; what it said is above")
+        return _said(report)
 
 
-def _passed(report: Path) -> set[str]:
-    """The tests in a report of pytest's that neither failed nor were skipped."""
-    return {
-        f"{case.get('file')}::{case.get('classname').rpartition('.')[2]}::{case.get('name')}"
-        for case in xml.parse(report).iter("testcase")
-        if not len(case.findall("failure") + case.findall("error") + case.findall("skipped"))
-    }
+def _said(report: Path) -> dict[str, str]:
+    """Of each test in a report of pytest's, why it did not pass; nothing where it did."""
+    said: dict[str, str] = {}
+    for case in xml.parse(report).iter("testcase"):  # a test with parts has a case for each
+        test = f"{case.get('file')}::{case.get('classname').rpartition('.')[2]}::{case.get('name')}"
+        wrong = [e for e in case if e.tag in ("failure", "error", "skipped")]
+        said[test] = said.get(test, "") + " ".join(e.get("message") or e.tag for e in wrong)
+    return said
+
+
+def _passed(said: dict[str, str]) -> set[str]:
+    return {test for test, why in said.items() if not why}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 PATIENCE = 120  # seconds for a test
+NO_END = "no end after"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -20,7 +21,7 @@ def pytest_make_collect_report(collector):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     def give_up(number, frame):
-        pytest.fail(f"no end after {PATIENCE} s")
+        pytest.fail(f"{NO_END} {PATIENCE} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(PATIENCE)

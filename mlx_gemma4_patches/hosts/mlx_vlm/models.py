@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...gemma4.config import MODEL_TYPES
+
 
 def is_gemma4(part: Any) -> bool:
     """Whether a processor, a model or its language model is a Gemma 4's, the 12B among them."""
@@ -13,6 +15,11 @@ def is_gemma4(part: Any) -> bool:
 def is_unified(processor: Any) -> bool:
     """Whether a Gemma 4's processor is the 12B's, which hears without an audio tower."""
     return type(processor).__module__.startswith("mlx_vlm.models.gemma4_unified")
+
+
+def says_gemma4(model: Any) -> bool:
+    """Whether the config of a model, or of what stands for one, is a Gemma 4's."""
+    return getattr(getattr(model, "config", None), "model_type", None) in MODEL_TYPES
 
 
 def takes_media(config: Any) -> bool:

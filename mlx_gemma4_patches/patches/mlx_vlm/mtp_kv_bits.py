@@ -65,7 +65,7 @@ def _unpacking_first(original):
 def _unpacking_verified(original):
     def _mtp_verify_without_logits(lm, verify_input, prompt_cache):
         result = original(lm, verify_input, prompt_cache)
-        if result is not None and str(lm.model_type).startswith("gemma4"):
+        if result is not None and str(getattr(lm, "model_type", "")).startswith("gemma4"):
             result.shared_kv_states = _unpacked(result.shared_kv_states, lm.config)
         return result
 

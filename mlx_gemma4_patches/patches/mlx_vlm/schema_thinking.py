@@ -23,8 +23,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import config
 from ...gemma4.channels import END_ID, OPENING_ID, opens_thought
+from ...hosts.mlx_vlm.models import says_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -139,8 +139,7 @@ def apply(surgery: Surgery) -> None:
 def _for_gemma4(original: Callable) -> Callable:
     def _make_logits_processors(self, args, input_ids=None):
         schemas = args.logits_processors
-        is_gemma4 = self.model.config.model_type in config.MODEL_TYPES
-        if not (schemas and args.enable_thinking and is_gemma4):
+        if not (schemas and args.enable_thinking and says_gemma4(getattr(self, "model", None))):
             return original(self, args, input_ids)
         others = original(self, dataclasses.replace(args, logits_processors=None), input_ids)
         opened = input_ids is not None and opens_thought(input_ids.reshape(-1).tolist())

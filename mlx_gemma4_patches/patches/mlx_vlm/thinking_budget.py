@@ -11,8 +11,8 @@ in the prompt older releases keep no limit at all.
 
 The fix: a tokenizer with Gemma 4's markers is asked for those, where those given are no tokens of
 its own. An answer begins in a thought only where the prompt has opened one, which the server alone
-can tell. It can be deleted when mlx-vlm knows Gemma 4's markers and looks at the last of them in
-the prompt.
+can tell. The server of 0.5.0 limits the thoughts of no model. It can be deleted when mlx-vlm knows
+Gemma 4's markers and looks at the last of them in the prompt.
 
 Upstream: not reported yet.
 """

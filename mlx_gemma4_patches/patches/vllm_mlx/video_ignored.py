@@ -107,7 +107,7 @@ def apply(surgery: Surgery) -> None:
 
 def _preprocess_request(original):
     def _preprocess_request(self, request):
-        before = _of_gemma4.set(models.is_gemma4(self.processor))
+        before = _of_gemma4.set(bool(request.videos) and models.is_gemma4(self.processor))
         try:
             return original(self, request)
         finally:
