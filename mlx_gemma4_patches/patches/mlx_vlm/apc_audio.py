@@ -20,8 +20,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import config, media
+from ...gemma4 import media
 from ...hosts.mlx_vlm.first_part import seen_until_first
+from ...hosts.mlx_vlm.models import says_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -73,7 +74,7 @@ def _digest(inputs: Mapping[str, Any]) -> int:
 def _stream_generate(original):
     def stream_generate(model, *args, **kwargs):
         has_key = kwargs.get("apc_manager") is not None
-        if not has_key or model.config.model_type not in config.MODEL_TYPES:
+        if not has_key or not says_gemma4(model):
             return original(model, *args, **kwargs)
         return noted(model, *args, **kwargs)
 
@@ -106,7 +107,7 @@ def _hash_image_payload(original):
 def _extra_hash(original):
     def _apc_extra_hash(self, prompt_kwargs):
         made = original(self, prompt_kwargs)
-        if self.apc_manager is None or self.model.config.model_type not in config.MODEL_TYPES:
+        if self.apc_manager is None or not says_gemma4(self.model):
             return made
         return made ^ _digest(prompt_kwargs or {})
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from ...gemma4.config import MODEL_TYPES
+from ...hosts.mlx_vlm.models import says_gemma4
 from ...hosts.mlx_vlm.tiny import model
 from ...patch import Finding, Patch
 from ...surgery import Surgery
@@ -52,7 +52,7 @@ def apply(surgery: Surgery) -> None:
 def _taking_back(original):
     def generate(model: Any, processor: Any, *args: Any, **kwargs: Any) -> Any:
         asked = kwargs.get("eos_tokens") or kwargs.get("stopping_criteria")
-        if not asked or getattr(model.config, "model_type", None) not in MODEL_TYPES:
+        if not asked or not says_gemma4(model):
             return original(model, processor, *args, **kwargs)
         tokenizer = getattr(processor, "tokenizer", processor)
         criteria = tokenizer.stopping_criteria

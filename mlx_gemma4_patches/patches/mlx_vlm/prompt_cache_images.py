@@ -22,9 +22,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import config, media, tiny
+from ...gemma4 import media, tiny
 from ...gemma4.placeholders import Placeholders
 from ...hosts.mlx_vlm.first_part import seen_until_first
+from ...hosts.mlx_vlm.models import says_gemma4
 from ...hosts.mlx_vlm.tiny import model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -95,7 +96,7 @@ _asked: ContextVar[_Seeing | None] = ContextVar("state that wants to know the me
 def _stream_generate(original):
     def stream_generate(model, *args, **kwargs):
         state = kwargs.get("prompt_cache_state")
-        if state is None or model.config.model_type not in config.MODEL_TYPES:
+        if state is None or not says_gemma4(model):
             return original(model, *args, **kwargs)
         return seeing(state, model, *args, **kwargs)
 
