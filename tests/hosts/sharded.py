@@ -138,19 +138,26 @@ def load(folder: str, *options: str) -> Any:
     return sharded_load(folder, *groups)[0]
 
 
+def traceable(shape: str) -> list[Any]:
+    """The cases of a shape; mlx-lm has no draft models in several processes."""
+    from mlx_gemma4_patches.trace import cases
+
+    wanted = cases.of_host("mlx_lm")
+    return [case for case in wanted if case.shape == shape and case.way != "drafts"]
+
+
 def traced(folder: str, shape: str, *options: str) -> dict[str, Any]:
     """What a trace of each way of reading, in float32, comes to here."""
-    from mlx_gemma4_patches.trace import cases, mlx_lm, reading
+    from mlx_gemma4_patches.trace import mlx_lm, reading
 
     made = {}
-    for case in cases.of_host("mlx_lm"):
-        if case.shape == shape:
-            model = load(folder, *options)
-            ids = reading.prompt(case)
-            seen = mlx_lm.read(model, case, ids).seen(ids)
-            first = getattr(model.model, "start_idx", 0)
-            here = {_of_all(name, first): values for name, values in seen.items()}
-            made[case.way] = reading.compare(case, "float32", here)
+    for case in traceable(shape):
+        model = load(folder, *options)
+        ids = reading.prompt(case)
+        seen = mlx_lm.read(model, case, ids).seen(ids)
+        first = getattr(model.model, "start_idx", 0)
+        here = {_of_all(name, first): values for name, values in seen.items()}
+        made[case.way] = reading.compare(case, "float32", here)
     return made
 
 
