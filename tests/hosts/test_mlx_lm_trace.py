@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from mlx_gemma4_patches import trace
 from mlx_gemma4_patches.gemma4 import tiny
@@ -24,6 +26,9 @@ def test_every_tensor_is_within_its_limit():
     assert len(rows) == len(wanted) and len(said) == 2 * len(wanted)
     for row in rows:
         seen = row["patched"]
+        if row["way"] == "drafts" and Version(version("mlx-lm")) < Version("0.31.3"):
+            assert "not_applicable" in seen  # no assistants there, patched or not
+            continue
         assert trace.verdict.is_right(seen), (row["shape"], row["way"], trace.verdict.words(seen))
         end = {"layer 3", "next hidden"} if row["way"] == "drafts" else {"layer 5", "logits"}
         assert {"embeddings", "final norm", *end} <= seen["tensors"].keys()
