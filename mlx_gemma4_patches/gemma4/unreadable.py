@@ -93,6 +93,7 @@ def check_video(name: str) -> int:
 
 def frames_in_memory(pixels: int) -> int:
     """How many frames of a video are read at most, before those for the model are chosen."""
+    # even, as the hosts take frames two by two
     return max(video.FRAMES, FRAME_BYTES // (3 * max(pixels, 1)) // 2 * 2)
 
 

@@ -16,25 +16,17 @@ ID = "mlx_vlm.frame_padding"
 _A, _B = gemma4_tiny.image(3, 4, seed=0), gemma4_tiny.image(6, 4, seed=1)
 
 
-def made_for(length: int):
-    model = tiny.model("dense")
-    tower = model.vision_tower
-    tower.default_output_length = tower.pooler.default_output_length = length
-    tower.max_patches = 9 * length
-    return model
-
-
 class TestFramePadding(PatchContract):
     id = ID
 
     def untouched(self):
-        tower = made_for(12).vision_tower
+        tower = tiny.model_for(12).vision_tower
         image = mx.array(_A[None])
         return [tower(image), tower([image, image]), tower(image[..., :64, :64])]
 
 
 def test_the_soft_tokens_are_those_of_transformers() -> None:
-    model = made_for(70)
+    model = tiny.model_for(70)
     expected = reference("dense")["features_images"]
     with patched(ID):
         found = model.embed_vision(model.vision_tower([mx.array(_A), mx.array(_B)]))[0]
@@ -43,7 +35,7 @@ def test_the_soft_tokens_are_those_of_transformers() -> None:
 
 
 def test_a_video_is_read_as_it_was() -> None:
-    tower = made_for(70).vision_tower
+    tower = tiny.model_for(70).vision_tower
     frames = mx.array(_A) + mx.arange(5).reshape(5, 1, 1, 1) / 10
     with stock(ID):
         expected = tower(frames)

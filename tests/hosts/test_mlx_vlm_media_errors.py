@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import importlib
 import io
 import os
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -115,11 +112,8 @@ def site(tmp_path) -> Iterator[str]:
     for name, data in unreadable.SOUNDS.items():
         (tmp_path / name.replace(" ", "_")).write_bytes(data)
     (tmp_path / "good").write_bytes(unreadable.wav(9000))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with unreadable.at_an_address(tmp_path) as address:
+        yield address
 
 
 def test_sounds_at_an_address(hearing, site: str, monkeypatch) -> None:

@@ -16,26 +16,18 @@ ID = "mlx_vlm.soft_token_budget"
 _A, _B = gemma4_tiny.image(3, 4, seed=0), gemma4_tiny.image(6, 4, seed=1)
 
 
-def made_for(length: int):
-    model = tiny.model("dense")
-    tower = model.vision_tower
-    tower.default_output_length = tower.pooler.default_output_length = length
-    tower.max_patches = 9 * length
-    return model
-
-
 class TestSoftTokenBudget(PatchContract):
     id = ID
 
     def untouched(self):
-        tower = made_for(12).vision_tower
+        tower = tiny.model_for(12).vision_tower
         image = mx.array(_A[None])
         return [tower(image), tower([image, image])]
 
 
 @pytest.mark.parametrize("length", [6, 12, 20])
 def test_larger_pictures_have_the_soft_tokens_of_transformers(length: int) -> None:
-    model = made_for(length)
+    model = tiny.model_for(length)
     expected = reference("dense")["features_images"]
     with patched(ID):
         found = model.embed_vision(model.vision_tower([mx.array(_A), mx.array(_B)]))[0]

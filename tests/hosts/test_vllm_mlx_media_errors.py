@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.server
 import tempfile
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -107,12 +105,9 @@ def site(tmp_path, monkeypatch) -> Iterator[str]:
     skip_unless_needed(ID)
     for name, data in {**GOOD_FILES, **BAD_FILES}.items():
         (tmp_path / name).write_bytes(data)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     monkeypatch.setattr("vllm_mlx.models.mllm._validate_url_safety", lambda url: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with unreadable.at_an_address(tmp_path) as address:
+        yield address
 
 
 def seen(kind: str, url: str, stream: bool) -> list[bytes]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import http.server
 import io
 import struct
+import threading
 import wave
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -63,6 +69,16 @@ def _remainder(data: bytes, bits: int, polynomial: int) -> int:
         for _ in range(8):
             rest = (rest << 1 ^ polynomial if rest & top else rest << 1) & (2 * top - 1)
     return rest
+
+
+@contextlib.contextmanager
+def at_an_address(folder: Path) -> Iterator[str]:
+    """Where the files of a folder can be fetched until the end of the block."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def uri(kind: str, data: bytes) -> str:

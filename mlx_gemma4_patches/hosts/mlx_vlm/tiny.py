@@ -32,6 +32,15 @@ def model(shape: str) -> Any:
     return made.eval()
 
 
+def model_for(soft_tokens: int) -> Any:
+    """``model("dense")``, before 0.6.4 with room for pictures of so many soft tokens."""
+    made = model("dense")
+    tower = made.vision_tower
+    tower.default_output_length = tower.pooler.default_output_length = soft_tokens
+    tower.max_patches = 9 * soft_tokens
+    return made
+
+
 def hearing_model() -> Any:
     """The host's ``gemma4.Model`` of shape "e2b" with an audio tower, float32, no files."""
     from mlx_vlm.models.gemma4 import AudioConfig

@@ -21,9 +21,7 @@ _TOWER = "mlx_vlm.models.gemma4.vision:VisionModel.__call__"
 
 
 def probe() -> Finding:
-    seeing = tiny.model("dense").vision_tower
-    seeing.default_output_length = seeing.pooler.default_output_length = 12
-    seeing.max_patches = 9 * 12
+    seeing = tiny.model_for(12).vision_tower
     encoder, read = seeing.encoder, []
 
     def counting(patches, *args):

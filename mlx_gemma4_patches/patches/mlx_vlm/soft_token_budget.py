@@ -21,9 +21,7 @@ _TOWER = "mlx_vlm.models.gemma4.vision:VisionModel.__call__"
 
 
 def probe() -> Finding:
-    seeing = tiny.model("dense").vision_tower
-    seeing.default_output_length = seeing.pooler.default_output_length = 6
-    seeing.max_patches = 9 * 6
+    seeing = tiny.model_for(6).vision_tower
     try:
         rows = seeing(mx.zeros((1, 3, 3 * 48, 4 * 48))).shape[1]
     except ValueError as error:
