@@ -25,6 +25,9 @@ MARGIN = 0.01  # rounding must not swap the best two
 
 def first_drafts(target, assistant, prompt: list[int], count: int = DRAFTS) -> dict:
     """The first block of an assisted generation, of ``count`` drafts."""
+    settings = assistant.generation_config
+    settings.num_assistant_tokens = count
+    settings.num_assistant_tokens_schedule = "constant"
     kind = candidate_generator.SinglePositionMultiTokenCandidateGenerator
     seen, original = [], kind.get_candidates
 
@@ -66,9 +69,6 @@ def main() -> None:
             assistant = Gemma4AssistantForCausalLM.from_pretrained(
                 tiny_assistant.save(shape, base / "assistant"), dtype=torch.float32
             ).eval()
-        settings = assistant.generation_config
-        settings.num_assistant_tokens = DRAFTS
-        settings.num_assistant_tokens_schedule = "constant"
         made[shape] = {}
         for length in LENGTHS:
             for seed in range(20):

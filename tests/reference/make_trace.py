@@ -71,6 +71,10 @@ def in_double() -> Iterator[None]:
         yield
 
 
+def computing_in(dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
+    return in_double() if dtype is torch.float64 else contextlib.nullcontext()
+
+
 def load(folder: str, dtype: torch.dtype) -> Any:
     model, loading = transformers.Gemma4ForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, output_loading_info=True, experts_implementation="eager"
@@ -168,7 +172,7 @@ def make(shape: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             else:
                 ids, runs = ids_of(plain, reference, shape), []
                 for dtype in DTYPES:
-                    with in_double() if dtype is torch.float64 else contextlib.nullcontext():
+                    with computing_in(dtype):
                         model = load(folder, dtype)
                         runs.append(tensors(model, **inputs(reference, shape, dtype, ids)))
             made[f"{reference}/ids"] = np.array(ids, np.int32)
@@ -208,24 +212,20 @@ def drafting(
 ) -> Callable[[list[int]], Block]:
     """What gives the first block of a prompt."""
     pieces: dict[str, list[np.ndarray]] = defaultdict(list)
-    in_dtype = in_double if dtype is torch.float64 else contextlib.nullcontext
 
     def keep(name: str, value: torch.Tensor) -> None:
         pieces[name].append(value.detach().to(torch.float64).flatten(1).numpy().copy())
 
-    with in_dtype():
+    with computing_in(dtype):
         target = load(folder, dtype)
         assistant = transformers.Gemma4AssistantForCausalLM.from_pretrained(
             assistant_folder, dtype=dtype
         ).eval()
-    settings = assistant.generation_config
-    settings.num_assistant_tokens = cases.DRAFTS
-    settings.num_assistant_tokens_schedule = "constant"
     torch_taps.watch_assistant(assistant, keep)
 
     def draft(prompt: list[int]) -> Block:
         pieces.clear()
-        with in_dtype():
+        with computing_in(dtype):
             block = first_drafts(target, assistant, prompt, cases.DRAFTS)
         ids = [*prompt, block["first"], *block["drafts"]]
         tensors = {name: np.concatenate(of[: cases.DRAFTS]) for name, of in pieces.items()}
@@ -242,7 +242,7 @@ def make_12b() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     features = tiny.unit("12b", (rows * columns, 192)) * 2 - 1
     runs = []
     for dtype in DTYPES:
-        with in_double() if dtype is torch.float64 else contextlib.nullcontext():
+        with computing_in(dtype):
             model = unified(dtype)
             case = {"mm_token_type_ids": (torch.tensor([ids]) == IMAGE).int()}
             embeddings = model.get_input_embeddings()(torch.tensor([ids]))
