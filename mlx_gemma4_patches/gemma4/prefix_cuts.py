@@ -8,7 +8,8 @@ cache holds; how a host makes its prompts does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 TURN_ID = 105  # <|turn>, before a role
 RESPONSE_END_ID = 51  # <tool_response|>
@@ -32,9 +33,8 @@ def cuts(ids: Sequence[int]) -> list[int]:
             found.add(turns[1])
         if asked:
             found.add(asked[-1])
-        answer = max([turns[-1], *(i for i, token in enumerate(ids) if token == RESPONSE_END_ID)])
-        opened = (i for i in range(answer + 1, len(ids)) if ids[i] == CHANNEL_ID)
-        if (thought := next(opened, None)) is not None:
+        answer = max([turns[-1], *_places(ids, RESPONSE_END_ID, turns[-1])])
+        if (thought := next(_places(ids, CHANNEL_ID, answer + 1), None)) is not None:
             found.remove(len(ids) - 1)
             found.add(thought)
     return sorted(cut for cut in found if 0 < cut < len(ids))
@@ -60,7 +60,15 @@ def last_asked(ids: Sequence[int]) -> int:
 
 def _turns(ids: Sequence[int]) -> list[int]:
     """Where turns begin whose role is there too."""
-    return [i for i, token in enumerate(ids[:-1]) if token == TURN_ID]
+    return [i for i in _places(ids, TURN_ID) if i + 1 < len(ids)]
+
+
+def _places(ids: Sequence[int], token: int, start: int = 0) -> Iterator[int]:
+    """Where ``token`` is, from ``start`` on; a loop in Python would take longer than a turn may."""
+    with contextlib.suppress(ValueError):
+        while True:
+            yield (start := ids.index(token, start))
+            start += 1
 
 
 def _asked(ids: Sequence[int], turns: list[int]) -> list[int]:

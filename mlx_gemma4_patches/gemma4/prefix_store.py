@@ -23,6 +23,7 @@ from ..settings import PREFIX, log
 from .prefix_cuts import last_asked
 from .prefix_rows import Full, Kept, keep
 
+_SIZE = 8  # bytes of a packed id
 _NEAR = 2  # tokens that are cheaper to process again than a window is to keep: <turn|> and a line
 
 
@@ -65,9 +66,9 @@ class PrefixStore:
 
     def find(self, model: Hashable, ids: Sequence[int]) -> tuple[int, list[Any] | None]:
         """The most tokens of ``ids``, but not all, that are kept; and caches that hold them."""
-        text = _packed(ids[:-1])
+        text = _packed(ids)[:-_SIZE]
         with self._lock:
-            found = self._longest(model, text) if text else None
+            found = self._longest(model, text)
             if found is None:
                 return 0, None
             self._touch(found)
@@ -77,12 +78,7 @@ class PrefixStore:
         """How many first tokens of ``ids`` are kept."""
         text = _packed(ids)
         with self._lock:
-            found = self._longest(model, text) if text else None
-            return found.kept.length if found else 0
-
-    def lacks(self, model: Hashable, ids: Sequence[int]) -> bool:
-        """Whether it is worth while to keep caches that hold ``ids``."""
-        return bool(_packed(ids)) and self.known(model, ids) + _NEAR < len(ids)
+            return self._known(model, text)
 
     def add(
         self,
@@ -93,14 +89,20 @@ class PrefixStore:
     ) -> None:
         """Keep what ``caches`` held after ``ids``, or after so many of them; see ``keep``."""
         lengths = [len(ids)] if lengths is None else lengths
+        if not (text := _packed(ids)):
+            return
         with self._lock:
-            lengths = [length for length in lengths if self.lacks(model, ids[:length])]
+            lengths = [n for n in lengths if self._known(model, text[: n * _SIZE]) + _NEAR < n]
             for kept in keep(caches, lengths) if lengths else ():
-                self._put(model, ids[: kept.length], kept)
+                asked = last_asked(ids[: kept.length])
+                self._put(model, _Entry(text[: kept.length * _SIZE], asked, kept))
 
-    def _put(self, model: Hashable, ids: Sequence[int], kept: Kept) -> None:
+    def _known(self, model: Hashable, text: bytes) -> int:
+        found = self._longest(model, text)
+        return found.kept.length if found else 0
+
+    def _put(self, model: Hashable, entry: _Entry) -> None:
         entries = self._texts.setdefault(model, [])
-        entry = _Entry(_packed(ids), last_asked(ids), kept)
         entry.before = self._longest(model, entry.text)
         for other in entries:
             if other.before is entry.before and other.text.startswith(entry.text):

@@ -1,9 +1,10 @@
-"""Time to the first token of a long conversation's second turn, stock and patched.
+"""Time to the first token of a long conversation's first and second turn, stock and patched.
 
 ``python -m tests.hosts.first_token`` starts the servers of mlx-lm and mlx-vlm with random weights
-of a real size, holds a conversation of 32 000 tokens, asks 200 more, and prints what the first
-token of that answer took, beside what the model alone takes for these 200 on its caches. It needs
-a GPU, no network and no tokenizer; ``--size tiny`` runs anywhere.
+of a real size, stock and patched side by side. In each round both are asked 32 000 tokens that are
+new to them and then 200 more, in turn. It prints the medians, how far the rounds lie apart, and
+what the model alone takes for the same on its caches. It needs a GPU with room for two models, no
+network and no tokenizer; ``--size tiny`` runs anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import dataclasses
 import importlib.util
 import json
 import os
@@ -20,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,63 +31,23 @@ import mlx.core as mx
 import mlx.nn as nn
 
 import mlx_gemma4_patches
-from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.gemma4 import sizes, tiny
 from tests.hosts import conversations
 
-_PATTERN = ["sliding_attention"] * 5 + ["full_attention"]
-_LARGE = {"head_dim": 256, "global_head_dim": 512, "sliding_window": 1024, "vocab_size": 262144}
-# as the configurations that Google ships
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    "e2b": {
-        **_LARGE,
-        "hidden_size": 1536,
-        "intermediate_size": 6144,
-        "layer_types": ([_PATTERN[0]] * 4 + ["full_attention"]) * 7,
-        "num_hidden_layers": 35,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 1,
-        "num_kv_shared_layers": 20,
-        "hidden_size_per_layer_input": 256,
-        "vocab_size_per_layer_input": 262144,
-        "sliding_window": 512,
-    },
-    "26b": {
-        **_LARGE,
-        "hidden_size": 2816,
-        "intermediate_size": 2112,
-        "moe_intermediate_size": 704,
-        "num_experts": 128,
-        "top_k_experts": 8,
-        "layer_types": _PATTERN * 5,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "num_global_key_value_heads": 2,
-    },
-    "31b": {
-        **_LARGE,
-        "hidden_size": 5376,
-        "intermediate_size": 21504,
-        "layer_types": _PATTERN * 10,
-        "num_hidden_layers": 60,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 16,
-        "num_global_key_value_heads": 4,
-    },
-}
-_SHAPE = {"tiny": "e2b", "e2b": "e2b", "26b": "moe", "31b": "dense"}
+_SHAPES = {"tiny": "e2b", "e2b": "e2b", "26b-a4b": "moe", "31b": "dense"}
 _BITS = {"31b": 4}
 _SPOKEN = 300  # ids that the tokenizer has a text for
 _STEP = 2048
 _NEW = 200
+_SAID = 8  # tokens of an answer
 _HOSTS = ("mlx_lm", "mlx_lm alone", "mlx_vlm")  # alone: not in a batch, as with a seed
 
 
 def model(host: str, size: str) -> Any:
     """The host's Gemma 4 of one size, random weights, bfloat16 or 4 bits."""
-    settings = tiny.config(_SHAPE[size])
-    settings["text_config"].update(SIZES[size])
+    settings = tiny.config(_SHAPES[size])
+    if size != "tiny":
+        settings["text_config"].update(sizes.text_config(size))
     settings["text_config"]["max_position_embeddings"] = 131072
     if host.startswith("mlx_lm"):
         from mlx_lm.models import gemma4
@@ -188,6 +149,10 @@ def _server(host: str, size: str, folder: Path, is_stock: bool) -> Iterator[int]
             stderr=subprocess.STDOUT,
         )
     try:
+        while not _listens(port):
+            if process.poll() is not None:
+                raise SystemExit((folder / "server.log").read_text()[-2000:])
+            time.sleep(0.2)
         yield port
     finally:
         process.terminate()
@@ -198,44 +163,63 @@ def _server(host: str, size: str, folder: Path, is_stock: bool) -> Iterator[int]
             process.wait()
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _ask(port: int, folder: Path, messages: list[dict], how: dict) -> tuple[float, str]:
-    """Seconds to an answer of one token, and that answer."""
-    body = {"model": str(folder), "messages": messages, "max_tokens": 1, "temperature": 0, **how}
+    """Seconds to the first word of an answer, and that answer."""
+    body = {"model": str(folder), "messages": messages, "max_tokens": _SAID, "temperature": 0}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
-        json.dumps(body).encode(),
+        json.dumps({**body, "stream": True, **how}).encode(),
         {"Content-Type": "application/json"},
     )
-    deadline = time.monotonic() + 240
-    while True:
-        start = time.perf_counter()
-        try:
-            with urllib.request.urlopen(request, timeout=240) as response:
-                answer = json.loads(response.read())
-            return time.perf_counter() - start, answer["choices"][0]["message"]["content"] or ""
-        except urllib.error.HTTPError as error:
-            raise SystemExit(error.read().decode()[:2000]) from error
-        except urllib.error.URLError:  # not listening yet
-            if time.monotonic() > deadline:
-                raise SystemExit((folder / "server.log").read_text()[-2000:]) from None
-            time.sleep(0.2)
+    start, first, said = time.perf_counter(), 0.0, ""
+    with urllib.request.urlopen(request, timeout=240) as response:
+        for line in response:
+            if line.startswith(b"data: {"):
+                choice = json.loads(line[len("data: ") :])["choices"][0]
+                text = choice["delta"].get("content") or choice["delta"].get("reasoning") or ""
+                if not first and (text or choice["finish_reason"]):
+                    first = time.perf_counter() - start
+                said += text
+    return first, said
 
 
-def measure(host: str, size: str, tokens: int, is_stock: bool, rounds: int) -> dict[str, float]:
-    """Seconds to the first token: of the first turn, and the median of ``rounds`` second turns."""
+@dataclasses.dataclass
+class Times:
+    """Seconds to the first token, by round."""
+
+    first: list[float] = dataclasses.field(default_factory=list)
+    second: list[float] = dataclasses.field(default_factory=list)
+
+
+def measure(host: str, size: str, tokens: int, rounds: int) -> tuple[Times, Times]:
+    """What first and second turns take, stock and patched."""
     how = {"seed": 1} if host == "mlx_lm alone" else {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = conversations.save(_SHAPE[size], Path(temporary) / "gemma-4")
-        with _server(host, size, folder, is_stock) as port:
-            _ask(port, folder, [_user("warm", 3000)], how)  # compiles what is compiled once
-            first = [_user(f"{size} 1", tokens)]
-            seconds, said = _ask(port, folder, first, how)
-            then = [*first, {"role": "assistant", "content": said or "a"}]
-            second = [
-                _ask(port, folder, [*then, _user(f"{size} 2 {i}", _NEW - 20)], how)[0]
-                for i in range(rounds)
-            ]
-    return {"first": seconds, "second": statistics.median(second)}
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as servers:
+        ports = []
+        for name in ("stock", "patched"):
+            folder = conversations.save(_SHAPES[size], Path(temporary) / name / "gemma-4")
+            ports.append(servers.enter_context(_server(host, size, folder, name == "stock")))
+            _ask(ports[-1], folder, [_user("warm", 3000)], how)  # compiles what is compiled once
+        taken = Times(), Times()
+        for i in range(rounds):
+            first = [_user(f"{size} 1 {i}", tokens)]
+            for port, times in zip(ports, taken, strict=True):
+                seconds, said = _ask(port, folder, first, how)
+                times.first.append(seconds)
+                then = [*first, {"role": "assistant", "content": said or "a"}]
+                then.append(_user(f"{size} 2 {i}", _NEW - 20))
+                times.second.append(_ask(port, folder, then, how)[0])
+    return taken
+
+
+def _said(seconds: list[float]) -> str:
+    middle = statistics.median(seconds)
+    return f"{middle:.3f} s (rounds {min(seconds) / middle:.2f} to {max(seconds) / middle:.2f})"
 
 
 def _user(seed: str, length: int) -> dict[str, str]:
@@ -247,12 +231,15 @@ def main() -> int:
         _serve(*sys.argv[2:])
         return 0
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
-    parser.add_argument("--size", action="append", choices=SIZES, help="default: e2b, 26b, 31b")
+    parser.add_argument(
+        "--size", action="append", choices=_SHAPES, help="default: e2b, 26b-a4b, 31b"
+    )
     parser.add_argument("--host", action="append", choices=_HOSTS)
     parser.add_argument("--tokens", type=int, default=32000, help="of the first turn")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     hosts = [h for h in options.host or _HOSTS if importlib.util.find_spec(h.split()[0])]
-    for size in options.size or ("e2b", "26b", "31b"):
+    for size in options.size or ("e2b", "26b-a4b", "31b"):
         for host in hosts:
             code = f"import json; from {__spec__.name} import *; " + (
                 f"print(json.dumps(ideal(model({host!r}, {size!r}), {options.tokens})))"
@@ -261,16 +248,16 @@ def main() -> int:
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
             alone = json.loads(done.stdout.splitlines()[-1])
-            stock = measure(host, size, options.tokens, True, 1)
-            patched = measure(host, size, options.tokens, False, 5)
-            ratio = stock["second"] / patched["second"]
-            best = alone["afresh"] / alone["on caches"]
+            stock, patched = measure(host, size, options.tokens, options.rounds)
+            for turn in ("first", "second"):
+                print(
+                    f"{host} {size}, {turn} turn: {_said(getattr(stock, turn))} stock, "
+                    f"{_said(getattr(patched, turn))} patched",
+                    flush=True,
+                )
             print(
-                f"{host} {size}: first turn {stock['first']:.3f} s stock, "
-                f"{patched['first']:.3f} s patched; second turn {stock['second']:.3f} s stock, "
-                f"{patched['second']:.3f} s patched, ratio {ratio:.1f}; the model alone "
-                f"{alone['afresh']:.3f} s afresh, {alone['on caches']:.3f} s on its caches, "
-                f"ratio {best:.1f}",
+                f"{host} {size}, the model alone: {alone['afresh']:.3f} s afresh, "
+                f"{alone['on caches']:.3f} s on its caches",
                 flush=True,
             )
     return 0
