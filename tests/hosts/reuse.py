@@ -59,9 +59,8 @@ _PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
 _PARSERS += ("--reasoning-parser", "gemma4")
 
 # mlx_lm has no Anthropic endpoint, and its pictures come in where tokens are counted here; vllm-mlx
-# without batches takes one request at a time, and reads text with another model until there is a
-# picture (v); mlx_vlm goes on where all pictures are the same (v); and after a restart all is new
-# where nothing is on disk
+# without batches takes one request at a time; mlx_vlm goes on where all pictures are the same (v);
+# and after a restart all is new where nothing is on disk
 ROUTES = {
     "mlx_lm": Route("mlx_lm", leaves_out="dipvw"),
     "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhipvw"),
@@ -69,8 +68,8 @@ ROUTES = {
     "mlx_vlm": Route("mlx_vlm", leaves_out="iv"),
     "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), leaves_out="v"),
     "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hiv"),
-    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hiv"),
-    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hiv"),
+    "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
+    "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx mllm batched": Route("vllm_mlx", ("--mllm", *_BATCHED, *_PARSERS), leaves_out="i"),
     "vllm_mlx text": Route("vllm_mlx", _PARSERS, text_only=True, leaves_out="hi"),

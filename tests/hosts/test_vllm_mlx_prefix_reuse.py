@@ -67,7 +67,7 @@ class TestPrefixReuseText(PatchContract):
     ("route", "patch_id", "letters"),
     [
         ("vllm_mlx", "vllm_mlx.prefix_reuse_routed", "cs"),
-        ("vllm_mlx mllm", "vllm_mlx.prefix_reuse_unbatched", "pw"),
+        ("vllm_mlx mllm", "vllm_mlx.prefix_reuse_unbatched", "pvw"),
         ("vllm_mlx batched", "vllm_mlx.prefix_reuse", "adhs"),
         ("vllm_mlx mllm batched", "vllm_mlx.prefix_reuse", "pvw"),
         ("vllm_mlx text", "vllm_mlx.prefix_reuse_text", "a"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...gemma4 import prefix_limit
@@ -12,7 +13,7 @@ from ...gemma4.prefix_store import PrefixStore
 from ..mlx_lm.prefixes import seeing
 
 STEP = "mlx_lm.generate:generate_step"  # called with models that keep, else as it is
-MODEL_KEY = "text"  # a store is of one model, and of texts alone
+MODEL_KEY = "text"  # a store is of one model
 
 
 def keep(store: PrefixStore, ids: list[int], caches: list[Any], lengths: list[int]) -> None:
@@ -20,6 +21,25 @@ def keep(store: PrefixStore, ids: list[int], caches: list[Any], lengths: list[in
     store.add(MODEL_KEY, ids, caches, lengths)
     limit = prefix_limit.limit()
     store.trim(nbytes=prefix_limit.automatic() if limit is None else limit)
+
+
+def find(
+    store: PrefixStore, ids: Sequence[int], caches: Sequence[Any]
+) -> tuple[int, list[Any] | None]:
+    """The most of ``ids`` that is kept, in caches of the kind that the new ``caches`` are.
+
+    The models of mlx-lm and mlx-vlm share weights and a store, but not the classes of their caches.
+    """
+    length, found = store.find(MODEL_KEY, ids)
+    if found is None:
+        return 0, None
+    for i, (theirs, own) in enumerate(zip(found, caches, strict=True)):
+        if type(theirs).__module__ != type(own).__module__:
+            if type(theirs).__name__ != type(own).__name__:  # as of one that has been quantized
+                return 0, None
+            found[i] = copy.copy(own)
+            vars(found[i]).update({k: v for k, v in vars(theirs).items() if k in vars(own)})
+    return length, found
 
 
 def going_on(name: str) -> Callable[[Callable], Callable]:
@@ -54,7 +74,7 @@ def _gone_on(original: Callable, call: inspect.BoundArguments, store: PrefixStor
     if caches is None:
         caches = make_prompt_cache(given["model"], max_kv_size=given.get("max_kv_size"))
         given["prompt_cache"] = caches
-    start, found = store.find(MODEL_KEY, ids)
+    start, found = find(store, ids, caches)
     if found is not None:
         caches[:] = found
         given["prompt"] = given["prompt"][start:]

@@ -60,10 +60,11 @@ def apply(surgery: Surgery) -> None:
 
 
 def _opening(original):
-    def build_text_model(*args, **kwargs):
-        made = original(*args, **kwargs)
+    def build_text_model(vlm_model, *args, **kwargs):
+        made = original(vlm_model, *args, **kwargs)
         if is_gemma4(made) and prefix_limit.limit() != 0:
-            vars(made).setdefault(_PREFIXES, PrefixStore())
+            # its weights are those of the model that sees, so what either has read is the other's
+            vars(made)[_PREFIXES] = vars(vlm_model).setdefault(_PREFIXES, PrefixStore())
         return made
 
     return build_text_model

@@ -135,7 +135,7 @@ def _seen(call: inspect.BoundArguments) -> Seen:
 def _gone_on(original, call: inspect.BoundArguments, store: PrefixStore, seen: Seen):
     given, caches = call.arguments, call.arguments["prompt_cache"]
     prompt = given["input_ids"][0].tolist()
-    length, found = store.find(text_steps.MODEL_KEY, seen.ids)
+    length, found = text_steps.find(store, seen.ids, caches)
     if found is not None:
         caches[:] = found
         _cut(given, length, len(prompt))
