@@ -13,7 +13,7 @@ import pytest
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import hearing_model, model, processor
 from tests.hosts import conversations, reuse
-from tests.hosts.contract import PatchContract, patched, skip_unless_needed
+from tests.hosts.contract import PatchContract, skip_unless_needed
 
 pytest.importorskip("mlx_vlm.apc", reason="no prefix cache in this mlx-vlm")
 
@@ -105,7 +105,8 @@ def test_tenants_know_nothing_of_each_other() -> None:
 
 
 def test_pictures_and_sounds_are_answered_as_in_a_fresh_run(tmp_path: Path) -> None:
-    with patched(ID), reuse.client(reuse.ROUTES["mlx_vlm APC"], tmp_path / "model") as made:
+    skip_unless_needed(ID)
+    with reuse.client(reuse.ROUTES["mlx_vlm APC"], tmp_path / "model") as made:
         conversations.pictures(made.ask)
         conversations.more_pictures(made.ask)
         conversations.sounds(made.ask)
