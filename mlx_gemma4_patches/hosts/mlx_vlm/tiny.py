@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +75,16 @@ def unified_model() -> Any:
         ]
     )
     return made.eval()
+
+
+def embedded_by_server(model: Any, ids: list[int]) -> dict[str, Any]:
+    """What the server gives a ``BatchGenerator`` beside ``ids`` that are all text."""
+    server, generate = (importlib.import_module(f"mlx_vlm.{m}") for m in ("server", "generate"))
+    asked = SimpleNamespace(model=model, vision_cache=None, apc_manager=object())
+    made = server.ResponseGenerator._gpu_embed(asked, {"input_ids": mx.array([ids])})[1]
+    if "_apc_semantic_hash" in generate.BatchGenerator._APC_PRIVATE_KEYS:
+        made["_apc_semantic_hash"] = 0
+    return made
 
 
 def layer_sees(

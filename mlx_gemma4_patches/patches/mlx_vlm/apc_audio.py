@@ -20,8 +20,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import media
 from ...hosts.mlx_vlm.first_part import seen_until_first
+from ...hosts.mlx_vlm.media_key import media_key
 from ...hosts.mlx_vlm.models import says_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -66,9 +66,8 @@ def apply(surgery: Surgery) -> None:
 
 
 def _digest(inputs: Mapping[str, Any]) -> int:
-    """64 bits, signed as the host's own, or 0 where nothing is to be heard."""
-    heard = {name: inputs[name] for name in _HEARD if inputs.get(name) is not None}
-    return int.from_bytes(media.digest(heard)[:8], "little", signed=True)
+    """The key of what is to be heard."""
+    return media_key({name: inputs.get(name) for name in _HEARD})
 
 
 def _stream_generate(original):

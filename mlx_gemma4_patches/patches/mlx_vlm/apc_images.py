@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...gemma4 import media
+from ...hosts.mlx_vlm.media_key import media_key
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -50,8 +50,7 @@ def apply(surgery: Surgery) -> None:
 def _hash_image_payload(original):
     def hash_image_payload(pixel_values=None, image_ref=None):
         if not _fits_an_array(pixel_values):
-            made = media.digest({"pixel_values": pixel_values})
-            return int.from_bytes(made[:8], "little", signed=True)  # as the host's own
+            return media_key({"pixel_values": pixel_values})
         return original(pixel_values=pixel_values, image_ref=image_ref)
 
     return hash_image_payload

@@ -24,12 +24,10 @@ import importlib
 import os
 from typing import Any
 
-import mlx.core as mx
-
 from ...gemma4 import prefix_limit, tiny
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.prefixes import Prefixes, hold, row
-from ...hosts.mlx_vlm.tiny import model, processor
+from ...hosts.mlx_vlm.tiny import embedded_by_server, model, processor
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -57,10 +55,7 @@ def probe() -> Finding:
         generator = importlib.import_module(_GENERATE).BatchGenerator(
             made.language_model, processor(), apc_manager=manager, compute_logprobs=False
         )
-        embedded = made.get_input_embeddings(mx.array([prompt]), None).to_dict()
-        if "_apc_semantic_hash" in generator._APC_PRIVATE_KEYS:
-            embedded["_apc_semantic_hash"] = 0  # as the server says of a prompt that is all text
-        generator.insert([prompt], 1, prompt_kwargs=[embedded])
+        generator.insert([prompt], 1, prompt_kwargs=[embedded_by_server(made, prompt)])
         before = manager.stats.matched_tokens
         while generator.has_work:
             generator.next()
