@@ -15,7 +15,7 @@ Blaizzy/mlx-vlm#1854 (the same in mlx-vlm). On the CPU it shows from mlx 0.32 on
 
 from __future__ import annotations
 
-from ...gemma4 import rope_freqs
+from ...gemma4 import lazy_arrays
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -28,11 +28,11 @@ def probe() -> Finding:
     except ImportError:
         raise NotApplicable("this mlx-lm has no Gemma 4") from None
 
-    return rope_freqs.probe(ProportionalRoPE(64, 16))
+    return lazy_arrays.finding(ProportionalRoPE(64, 16)._freqs)
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_TARGET, rope_freqs.evaluated)
+    surgery.wrap(_TARGET, lazy_arrays.with_freqs)
 
 
 PATCH = Patch(

@@ -14,7 +14,7 @@ Upstream: Blaizzy/mlx-vlm#1854. On the CPU it shows from mlx 0.32 on.
 
 from __future__ import annotations
 
-from ...gemma4 import rope_freqs
+from ...gemma4 import lazy_arrays
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -27,11 +27,12 @@ def probe() -> Finding:
     except ImportError:
         raise NotApplicable("this mlx-vlm has no such rotation of Gemma 4's own") from None
 
-    return rope_freqs.probe(ProportionalRoPE(64, scaling_config={"partial_rotary_factor": 0.25}))
+    rope = ProportionalRoPE(64, scaling_config={"partial_rotary_factor": 0.25})
+    return lazy_arrays.finding(rope._freqs)
 
 
 def apply(surgery: Surgery) -> None:
-    surgery.wrap(_TARGET, rope_freqs.evaluated)
+    surgery.wrap(_TARGET, lazy_arrays.with_freqs)
 
 
 PATCH = Patch(id="mlx_vlm.rope_freqs_thread", targets=(_TARGET,), apply=apply, probe=probe)

@@ -1,25 +1,24 @@
-"""The frequencies of the full-attention layers, which no loading of parameters evaluates."""
+"""Arrays of a model that are no parameters, so that no loading evaluates them."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import mlx.core as mx
 
 from ..patch import Finding
 
 
-def probe(rope: Any) -> Finding:
-    """Whether the frequencies of a new ``ProportionalRoPE`` of a host are still to be computed."""
+def finding(array: mx.array) -> Finding:
+    """Whether ``array``, of a new model, is still to be computed."""
     graph = io.StringIO()
-    mx.export_to_dot(graph, rope._freqs)
+    mx.export_to_dot(graph, array)
     lazy = graph.getvalue().count("shape=rectangle")  # operations, of which evaluation leaves none
     measured = f"{lazy} operations are still to be computed, by whichever thread generates first"
     return Finding(lazy > 0, measured)
 
 
-def evaluated(original):
+def with_freqs(original):
     """``ProportionalRoPE.__init__``, for ``surgery.wrap``."""
 
     def __init__(self, *args, **kwargs):
