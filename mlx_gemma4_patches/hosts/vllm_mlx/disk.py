@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from ... import __version__
 from ...gemma4.prefix_cuts import WORTH_WAITING
+from ...gemma4.prefix_rows import is_full, is_window
 from ...gemma4.prefix_store import PrefixStore
 from ...registry import installed_versions
 from ...settings import log
@@ -67,11 +68,12 @@ class TieredStore(PrefixStore):
         caches: list[Any],
         lengths: Sequence[int] | None = None,
     ) -> None:
+        if (tier := vars(self._cache).get(_TIER)) is None:
+            super().add(model, ids, caches, lengths)
+            return
         lengths = [len(ids)] if lengths is None else lengths
         new = [length for length in lengths if self.lacks(model, ids[:length])]
         super().add(model, ids, caches, new)
-        if (tier := vars(self._cache).get(_TIER)) is None:
-            return
         for length in new:
             text = list(ids[:length])
             found, kept = self.find(model, [*text, 0])
@@ -102,20 +104,21 @@ class TieredStore(PrefixStore):
     # Places
 
     def _write(self, tier: Any, ids: list[int], caches: list[Any]) -> None:
-        full = [cache for cache in caches if not _is_window(cache)]
+        if not all(is_window(cache) or is_full(cache) for cache in caches):
+            return
         begin = 0
         for end in _blocks(ids):
             key = self._key(_ROWS, ids[:end])
-            if tier.lookup_ssd(key):
-                tier._index.touch(key)  # is of use as long as what lies upon it
+            if _is_there(tier, key):
                 self._queued.discard(hash(key))
             elif hash(key) not in self._queued:
-                if not _put(tier, key, [_cut(cache, begin, end) for cache in full]):
+                if not _put(tier, key, [_cut(c, begin, end) for c in caches if is_full(c)]):
                     return
                 self._queued.add(hash(key))
             begin = end
-        rows = [_cut(cache, 0 if _is_window(cache) else begin, len(ids)) for cache in caches]
-        _put(tier, self._key(_PLACE, ids), rows)
+        key = self._key(_PLACE, ids)
+        if not _is_there(tier, key):
+            _put(tier, key, [_cut(c, 0 if is_window(c) else begin, len(ids)) for c in caches])
 
     def _read(self, tier: Any, ids: list[int]) -> list[Any] | None:
         from mlx_lm.models.cache import make_prompt_cache
@@ -127,18 +130,15 @@ class TieredStore(PrefixStore):
         if any(part is None for part in parts):
             return None
         *blocks, last = parts
-        caches, number = make_prompt_cache(self._model), 0
+        caches, layers = make_prompt_cache(self._model), zip(*blocks, strict=True)
         for cache, rows in zip(caches, last, strict=True):
-            if not _is_window(cache):
-                rows = tuple(
-                    mx.concatenate(every, axis=-2)
-                    for every in zip(*(block[number] for block in blocks), rows, strict=True)
-                )
-                number += 1
             cache.keys, cache.values = rows
             cache.offset = len(ids)
-            if _is_window(cache):
+            if is_window(cache):
                 cache._idx = rows[0].shape[-2]
+            elif blocks:
+                every = zip(*next(layers), rows, strict=True)
+                cache.keys, cache.values = (mx.concatenate(x, axis=-2) for x in every)
         # another thread may go on from them
         mx.eval([(cache.keys, cache.values) for cache in caches])
         return caches
@@ -155,8 +155,12 @@ def _blocks(ids: Sequence[int]) -> range:
     return range(_BLOCK, len(ids), _BLOCK)
 
 
-def _is_window(cache: Any) -> bool:
-    return hasattr(cache, "max_size")
+def _is_there(tier: Any, key: tuple[int, ...]) -> bool:
+    """Whether there is such an entry, which is then of use for as long as a new one."""
+    if tier.lookup_ssd(key) is None:
+        return False
+    tier._index.touch(key)
+    return True
 
 
 def _cut(cache: Any, begin: int, end: int) -> Rows:

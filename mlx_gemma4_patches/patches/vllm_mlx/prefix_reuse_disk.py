@@ -1,4 +1,4 @@
-"""After a restart the first turn of a conversation processes all of it, in spite of --ssd-cache-dir.
+"""After a restart the first turn processes the whole conversation, in spite of --ssd-cache-dir.
 
 What the user sees: with ``--continuous-batching --ssd-cache-dir`` the folder stays empty, and the
 first turn after a restart takes as long as the whole conversation.
@@ -37,6 +37,7 @@ _ASKED = "_gemma4_asked"  # of a request for which the disk has been asked
 
 def probe() -> Finding:
     try:
+        import vllm_mlx.models.llm  # which prefix_reuse_text waits for
         import vllm_mlx.ssd_cache  # noqa: F401
     except ImportError:
         raise NotApplicable("this vllm-mlx has no prefix cache on disk") from None
@@ -103,15 +104,14 @@ def _bring(scheduler: Any, store: TieredStore, request: Any) -> None:
 PATCH = Patch(
     id="vllm_mlx.prefix_reuse_disk",
     targets=(
-        _ATTACH,
+        f"{_ATTACH}(self, ssd_tier)",
         _PROMOTE,
-        # called from here
-        f"{_TIER}.enqueue_spill",
-        f"{_TIER}._read_entry",
-        f"{_TIER}._quarantine_entry",
-        f"{_TIER}.lookup_ssd",
-        f"{_TIER}.lookup_ssd_prefix",
-        "vllm_mlx.ssd_cache:KVCacheSerializer",
+        # these are called
+        f"{_TIER}.enqueue_spill(self, tokens, cache, memory_bytes)",
+        f"{_TIER}.lookup_ssd(self, tokens)",
+        f"{_TIER}.lookup_ssd_prefix(self, tokens)",
+        f"{_TIER}._read_entry(self, tokens, relative_path)",
+        f"{_TIER}._quarantine_entry(self, tokens, relative_path)",
     ),
     apply=apply,
     probe=probe,
