@@ -143,8 +143,8 @@ def test_rows_that_the_host_has_dropped_are_processed_again(tmp_path: Path, monk
     with _opened(tmp_path, model) as store:
         _keep(store, model)
     with _opened(tmp_path, model) as store:
-        tier = store._cache._ssd_tier
-        tier._index.delete_entry(store._key(disk._ROWS, _IDS[:200]))
+        *_, (_, last) = store._blocks(_IDS[:_SECOND])
+        store._cache._ssd_tier._index.delete_entry(last)
         assert store.bring("text", _IDS)
         assert store.find("text", _IDS)[0] == _FIRST
 
@@ -227,7 +227,7 @@ def test_what_is_damaged_is_left_out_and_the_place_before_it_found(
 def _entry(store: disk.TieredStore) -> str:
     tier = store._cache._ssd_tier
     _wait_for(tier)
-    key = store._key(disk._PLACE, _IDS[:_SECOND])
+    key = store._place(_IDS[:_SECOND])
     while (found := tier.lookup_ssd(key)) is None:
         time.sleep(0.01)
     return found["file_path"]

@@ -2,7 +2,7 @@
 
 An entry of the host's ``SSDCacheTier`` is found by numbers, the host's own by token ids alone,
 whichever checkpoint they are of. Here the checkpoint comes first, as numbers that no token has.
-Of each place there is an entry with the rows of the windows and the last of full attention; the
+Of each place there is an entry with the rows of the windows and the last of full attention. The
 rows before those are entries of ``_BLOCK`` tokens each, written once for all that begin alike.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,11 +27,11 @@ from ...settings import log
 _TIER = "_gemma4_tier"
 _STORE = "_gemma4_tiered_store"
 _BLOCK = 4096  # tokens
-_PLACE, _ROWS = b"place", b"rows"
-_HEAD = 5  # numbers of a key before those of the token ids, which are two each
+_HEAD = 5  # numbers of a place's key before those of the token ids, which are two each
 _SAMPLES = 8  # of each axis of a weight
 
 Rows = tuple[mx.array, mx.array]
+Key = tuple[int, ...]
 
 
 def attach(cache: Any, tier: Any) -> None:
@@ -53,7 +53,7 @@ class TieredStore(PrefixStore):
         self._cache = cache
         self._model = model
         self._identity: bytes | None = None
-        self._queued: set[int] = set()  # hashes of the keys of blocks that are not written yet
+        self._queued: set[Key] = set()  # blocks that are not written yet
         vars(cache)[_STORE] = self
 
     @staticmethod
@@ -90,7 +90,7 @@ class TieredStore(PrefixStore):
         known, most = self.known(model, ids[:-1]), len(ids) - 1
         try:
             while most - known >= WORTH_WAITING:
-                found = tier.lookup_ssd_prefix(self._key(_PLACE, ids[:most]))
+                found = tier.lookup_ssd_prefix(self._place(ids[:most]))
                 most = (found["num_tokens"] - _HEAD) // 2 if found else 0
                 if most - known >= WORTH_WAITING:
                     if (caches := self._read(tier, list(ids[:most]))) is not None:
@@ -107,26 +107,25 @@ class TieredStore(PrefixStore):
         if not all(is_window(cache) or is_full(cache) for cache in caches):
             return
         begin = 0
-        for end in _blocks(ids):
-            key = self._key(_ROWS, ids[:end])
+        for end, key in self._blocks(ids):
             if _is_there(tier, key):
-                self._queued.discard(hash(key))
-            elif hash(key) not in self._queued:
+                self._queued.discard(key)
+            elif key not in self._queued:
                 if not _put(tier, key, [_cut(c, begin, end) for c in caches if is_full(c)]):
                     return
-                self._queued.add(hash(key))
+                self._queued.add(key)
             begin = end
-        key = self._key(_PLACE, ids)
+        key = self._place(ids)
         if not _is_there(tier, key):
             _put(tier, key, [_cut(c, 0 if is_window(c) else begin, len(ids)) for c in caches])
 
     def _read(self, tier: Any, ids: list[int]) -> list[Any] | None:
         from mlx_lm.models.cache import make_prompt_cache
 
-        keys = [self._key(_ROWS, ids[:end]) for end in _blocks(ids)]
+        keys = [key for _, key in self._blocks(ids)]
         if not all(map(tier.lookup_ssd, keys)):
             return None  # the host has dropped some of the rows
-        parts = [_get(tier, key) for key in (*keys, self._key(_PLACE, ids))]
+        parts = [_get(tier, key) for key in (*keys, self._place(ids))]
         if any(part is None for part in parts):
             return None
         *blocks, last = parts
@@ -143,19 +142,31 @@ class TieredStore(PrefixStore):
         mx.eval([(cache.keys, cache.values) for cache in caches])
         return caches
 
-    def _key(self, kind: bytes, ids: Sequence[int]) -> tuple[int, ...]:
+    # Keys
+
+    def _place(self, ids: Sequence[int]) -> Key:
+        """That of what was kept after ``ids``; those of their beginnings begin it."""
+        begin = self._hash(b"place").digest()[: 4 * (_HEAD - 1)]
+        return _key(begin + array("q", ids).tobytes())
+
+    def _blocks(self, ids: Sequence[int]) -> Iterator[tuple[int, Key]]:
+        """Where the blocks of ``ids`` end whose rows are entries of their own, and their keys."""
+        made = self._hash(b"rows")
+        for end in range(_BLOCK, len(ids), _BLOCK):
+            made.update(array("q", ids[end - _BLOCK : end]).tobytes())
+            yield end, _key(made.digest())
+
+    def _hash(self, kind: bytes) -> Any:
         if self._identity is None:
             self._identity = _identity(self.checkpoint)
-        digest = hashlib.sha256(self._identity + kind).digest()[: 4 * (_HEAD - 1)]
-        return -1, *array("i", digest), *array("i", array("q", ids).tobytes())
+        return hashlib.sha256(self._identity + kind)
 
 
-def _blocks(ids: Sequence[int]) -> range:
-    """Where the blocks end whose rows are entries of their own."""
-    return range(_BLOCK, len(ids), _BLOCK)
+def _key(content: bytes) -> Key:
+    return -1, *array("i", content)
 
 
-def _is_there(tier: Any, key: tuple[int, ...]) -> bool:
+def _is_there(tier: Any, key: Key) -> bool:
     """Whether there is such an entry, which is then of use for as long as a new one."""
     if tier.lookup_ssd(key) is None:
         return False
@@ -170,7 +181,7 @@ def _cut(cache: Any, begin: int, end: int) -> Rows:
 # Entries
 
 
-def _put(tier: Any, key: tuple[int, ...], layers: list[Rows]) -> bool:
+def _put(tier: Any, key: Key, layers: list[Rows]) -> bool:
     """Have the host write an entry; False if it has too much to write."""
     plain = [tuple(_without_bfloat16(x) for x in rows) for rows in layers]
     mx.eval(plain)  # the thread that writes cannot compute what is left to be computed here
@@ -182,7 +193,7 @@ def _put(tier: Any, key: tuple[int, ...], layers: list[Rows]) -> bool:
     return tier.enqueue_spill(key, made, sum(x.nbytes for rows in plain for x in rows))
 
 
-def _get(tier: Any, key: tuple[int, ...]) -> list[Rows] | None:
+def _get(tier: Any, key: Key) -> list[Rows] | None:
     """What was put there; of what is damaged, or is something else, nothing is left."""
     path = tier.lookup_ssd(key)["file_path"]
     try:
@@ -200,7 +211,7 @@ def _get(tier: Any, key: tuple[int, ...]) -> list[Rows] | None:
     return [tuple(_with_bfloat16(x) for x in both) for both in rows]
 
 
-def _seals(key: tuple[int, ...], layers: list[Rows]) -> list[str]:
+def _seals(key: Key, layers: list[Rows]) -> list[str]:
     """Of each layer what only its rows, under this key, have."""
     sums = [[mx.sum(_numbers(x).astype(mx.uint32)) for x in rows] for rows in layers]
     mx.eval(sums)
