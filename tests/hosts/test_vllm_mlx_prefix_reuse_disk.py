@@ -263,11 +263,15 @@ def test_what_the_host_looks_for_is_never_found(tmp_path: Path) -> None:
         assert store._cache.check_ssd(_IDS) is None
 
 
-@pytest.mark.parametrize("route", [_BATCHED, _TEXT])
+@pytest.mark.parametrize(
+    ("route", "patch_id"),
+    [(_BATCHED, "vllm_mlx.prefix_reuse"), (_TEXT, "vllm_mlx.prefix_reuse_text")],
+)
 def test_the_first_turn_after_a_restart_processes_what_is_new_in_it(
-    route: str, tmp_path: Path
+    route: str, patch_id: str, tmp_path: Path
 ) -> None:
-    skip_unless_needed(_ID)
+    for needed in (_ID, patch_id):
+        skip_unless_needed(needed)
     how = reuse.ROUTES[route]
     with reuse.client(how, tmp_path / "model") as made:
         conversations.chat(made.ask)
@@ -285,7 +289,8 @@ def test_the_first_turn_after_a_restart_processes_what_is_new_in_it(
 
 
 def test_after_a_restart_another_picture_is_another(tmp_path: Path) -> None:
-    skip_unless_needed(_ID)
+    for needed in (_ID, "vllm_mlx.prefix_reuse"):
+        skip_unless_needed(needed)
     how = reuse.ROUTES[_BATCHED]
 
     def ask(tag: str, seed: int) -> None:

@@ -21,6 +21,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import mlx.core as mx
+
 from ...gemma4 import prefix_limit, tiny
 from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_lm import waiting
@@ -128,6 +130,8 @@ def _fetch(original):
         self._stats.hits += 1
         self._stats.tokens_saved += length
         self._last_match_type = "prefix"
+        # some releases ask in another thread than the one that goes on from them
+        mx.eval([(cache.keys, cache.values) for cache in caches])
         vars(caches[0])[_HOLDS] = list(tokens[:length])
         return caches, tokens[length:]
 
