@@ -19,6 +19,7 @@ from mlx.utils import tree_map
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_lm.tiny import text_model
 from mlx_gemma4_patches.hosts.vllm_mlx import disk
+from mlx_gemma4_patches.hosts.vllm_mlx.batches import scheduler
 from tests.hosts import batching, conversations, reuse
 from tests.hosts.contract import PatchContract, equal, skip_unless_needed
 
@@ -49,16 +50,16 @@ class TestPrefixReuseDisk(PatchContract):
             layer.update_and_fetch(mx.ones((1, 2, 150, 16)), mx.ones((1, 2, 150, 16)))
         with tempfile.TemporaryDirectory() as folder:
             config = SchedulerConfig(ssd_cache_dir=folder)
-            scheduler = Scheduler(llama, None, config)
-            stored = scheduler.memory_aware_cache.store(_IDS[:150], layers)
-            scheduler.memory_aware_cache._evict_lru()
-            _wait_for(scheduler._ssd_tier)
-            scheduler.close_ssd_tier()
-            scheduler = Scheduler(llama, None, config)
+            made = Scheduler(llama, None, config)
+            stored = made.memory_aware_cache.store(_IDS[:150], layers)
+            made.memory_aware_cache._evict_lru()
+            _wait_for(made._ssd_tier)
+            made.close_ssd_tier()
+            made = Scheduler(llama, None, config)
             request = Request("0", _IDS, SamplingParams(max_tokens=1))
-            scheduler.add_request(request)
-            scheduler._try_promote_ssd_pending()
-            scheduler.close_ssd_tier()
+            made.add_request(request)
+            made._try_promote_ssd_pending()
+            made.close_ssd_tier()
         found = [layer.state for layer in request.prompt_cache]
         return [stored, request.cached_tokens, request.remaining_tokens, found]
 
@@ -261,6 +262,27 @@ def test_what_the_host_looks_for_is_never_found(tmp_path: Path) -> None:
         _keep(store, model)
     with _opened(tmp_path, model) as store:
         assert store._cache.check_ssd(_IDS) is None
+
+
+@pytest.mark.parametrize("kept", ["0", "1GB"])
+def test_what_the_host_has_written_without_the_patches_is_not_read(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_mlx.request import Request, SamplingParams
+
+    monkeypatch.setenv("MLX_GEMMA4_PATCHES_PREFIX_BYTES", kept)
+    model = _model()
+    caches = model.make_cache()
+    model(mx.array([_IDS[:_SECOND]]), cache=caches)
+    with _opened(tmp_path, model) as store:
+        store._cache._ssd_tier.enqueue_spill(tuple(_IDS[:_SECOND]), caches, 1)
+    made = scheduler(ssd_cache_dir=str(tmp_path))
+    request = Request("0", _IDS, SamplingParams(max_tokens=1))
+    made.add_request(request)
+    assert request.cache_hit_type == "ssd_pending"
+    made._schedule_waiting()
+    made.close_ssd_tier()
+    assert request.cached_tokens == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ nothing at all. With ``prefix_reuse`` and ``prefix_reuse_text`` there is nothing
 What is added: the places that those keep in memory go to the tier on disk at once, with its thread
 and within ``--ssd-cache-max-gb``, and a prompt goes on from there where that saves 64 tokens or
 more (``hosts.vllm_mlx.disk``). They are told apart by checkpoint, settings and versions, which the
-host's own entries are not. It can be deleted when the host does so.
+host's own entries are not; those are not read for a Gemma 4, whose answers they would change. It
+can be deleted when the host does so.
 
 Upstream: none known.
 """
@@ -82,10 +83,10 @@ def _bringing(original):
             return original(self)
         if self.batch_generator is None:  # as the host does next; the store is opened with it
             self._ensure_batch_generator(self.waiting[0].sampling_params)
-        if (store := TieredStore.of(self.memory_aware_cache)) is None:
-            return original(self)
+        store = TieredStore.of(self.memory_aware_cache)
         for request in self.waiting:
-            if _ASKED not in vars(request):
+            # the host's own way reads sliding windows back as full attention
+            if store is not None and _ASKED not in vars(request):
                 vars(request)[_ASKED] = True
                 _bring(self, store, request)
         return None
