@@ -137,7 +137,7 @@ def keep(caches: list[Any], lengths: Sequence[int]) -> list[Kept]:
     made = [kept for n in lengths if (kept := _keep(caches, n, full)) is not None]
     if made:
         for i, cache in enumerate(caches):
-            if not _is_blank(cache) and _is_full(cache):
+            if not _is_blank(cache) and is_full(cache):
                 full.length = offset = _offset(cache)
                 full.rows[i] = tuple(_copied(x, offset) for x in (cache.keys, cache.values))
         mx.async_eval(list(_arrays([full.rows.values(), *(k.windows.values() for k in made)])))
@@ -153,11 +153,11 @@ def _keep(caches: list[Any], length: int, full: Full) -> Kept | None:
         offset = _offset(cache)
         if offset is None or offset < length:
             return None
-        if _is_window(cache):
+        if is_window(cache):
             if (rows := _window(cache, offset - length, length)) is None:
                 return None
             kept.windows[i] = rows
-        elif _is_full(cache):
+        elif is_full(cache):
             if _count(cache.keys) < length:
                 return None
         elif offset == length:
@@ -172,12 +172,14 @@ def _is_blank(cache: Any) -> bool:
     return cache is None or (hasattr(cache, "keys") and cache.keys is None)
 
 
-def _is_window(cache: Any) -> bool:
+def is_window(cache: Any) -> bool:
+    """Whether a cache that holds rows is a sliding window."""
     ordered = hasattr(cache, "max_size") and hasattr(cache, "_temporal_order")
     return ordered and not getattr(cache, "keep", 0) and isinstance(cache.keys, mx.array)
 
 
-def _is_full(cache: Any) -> bool:
+def is_full(cache: Any) -> bool:
+    """Whether a cache holds the rows of full attention, quantized or not."""
     return not hasattr(cache, "max_size") and all(
         isinstance(x, mx.array)
         or (isinstance(x, (tuple, list)) and all(isinstance(y, mx.array) for y in x))

@@ -55,6 +55,7 @@ class Route:
 
 
 _BATCHED = ("--continuous-batching",)
+_ON_DISK = ("--ssd-cache-dir", "{model}-ssd")
 _PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
 _PARSERS += ("--reasoning-parser", "gemma4")
 
@@ -75,6 +76,10 @@ ROUTES = {
     "vllm_mlx text": Route("vllm_mlx", _PARSERS, text_only=True, leaves_out="hi"),
     "vllm_mlx text batched": Route(
         "vllm_mlx", (*_BATCHED, *_PARSERS), text_only=True, leaves_out="i"
+    ),
+    "vllm_mlx batched SSD": Route("vllm_mlx", (*_BATCHED, *_ON_DISK, *_PARSERS)),
+    "vllm_mlx text batched SSD": Route(
+        "vllm_mlx", (*_BATCHED, *_ON_DISK, *_PARSERS), text_only=True
     ),
 }
 

@@ -29,9 +29,9 @@ from ...gemma4 import prefix_limit, tiny
 from ...gemma4.media_ids import NAMES, Seen
 from ...gemma4.placeholders import Placeholders, among
 from ...gemma4.prefix_cuts import cuts
-from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.tiny import model
+from ...hosts.vllm_mlx.disk import TieredStore
 from ...hosts.vllm_mlx.prefixes import reads, watch
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -78,7 +78,7 @@ def apply(surgery: Surgery) -> None:
     watch(surgery)
 
 
-def _store_of(cache: Any) -> PrefixStore | None:
+def _store_of(cache: Any) -> TieredStore | None:
     return None if cache is None else vars(cache).get(_PREFIXES)
 
 
@@ -93,13 +93,15 @@ def _opening(original):
         original(self, model, config)
         quantizes = getattr(self._config, "kv_quantize", False)
         if is_gemma4(model) and not quantizes and prefix_limit.limit() != 0:
-            vars(self)[_PREFIXES] = PrefixStore()
+            vars(self)[_PREFIXES] = TieredStore(self, model)
 
     return __init__
 
 
 def _find(cache: Any, ids: list[int]) -> tuple[int, list[Any] | None]:
-    length, caches = _store_of(cache).find(_MODEL_KEY, ids)
+    store = _store_of(cache)
+    store.bring(_MODEL_KEY, ids)
+    length, caches = store.find(_MODEL_KEY, ids)
     if caches is None:
         cache._stats.misses += 1
     else:
@@ -111,7 +113,8 @@ def _find(cache: Any, ids: list[int]) -> tuple[int, list[Any] | None]:
 def _knowing(original):
     def __init__(self, *args, **kwargs):
         original(self, *args, **kwargs)
-        if _store_of(self.prefix_cache) is not None:
+        if (store := _store_of(self.prefix_cache)) is not None:
+            store.checkpoint = self.model  # that sees and hears
             vars(self.prefix_cache)[_PLACEHOLDERS] = Placeholders.of(self.model.config)
 
     return __init__
@@ -184,8 +187,8 @@ def _store(original):
 
 def _clear(original):
     def clear(self, *args, **kwargs):
-        if _store_of(self) is not None:
-            vars(self)[_PREFIXES] = PrefixStore()
+        if (store := _store_of(self)) is not None:
+            store.trim(count=0)
         return original(self, *args, **kwargs)
 
     return clear

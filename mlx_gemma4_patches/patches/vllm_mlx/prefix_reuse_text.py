@@ -21,14 +21,17 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import mlx.core as mx
+
 from ...gemma4 import prefix_limit, tiny
 from ...gemma4.prefix_store import PrefixStore
 from ...hosts.mlx_lm import waiting
 from ...hosts.mlx_lm.models import is_gemma4
 from ...hosts.mlx_lm.prefixes import Prompt
-from ...hosts.mlx_lm.tiny import text_model
 from ...hosts.vllm_mlx import text_steps
-from ...patch import Finding, NotApplicable, Patch
+from ...hosts.vllm_mlx.batches import scheduler
+from ...hosts.vllm_mlx.disk import TieredStore
+from ...patch import Finding, Patch
 from ...surgery import Surgery
 
 _LOAD = "vllm_mlx.models.llm:MLXLanguageModel.load"
@@ -42,35 +45,14 @@ _HOLDS = "_gemma4_holds"  # of the first of caches on their way to a generator: 
 
 
 def probe() -> Finding:
-    try:
-        from mlx_lm.models import gemma4  # noqa: F401
-        from vllm_mlx.scheduler import Scheduler, SchedulerConfig
-    except ImportError:
-        raise NotApplicable("this mlx-lm has no Gemma 4") from None
-    from vllm_mlx.request import SamplingParams
-
-    scheduler = Scheduler(text_model("dense"), _Tokenizer(), SchedulerConfig())
-    try:
-        scheduler._ensure_batch_generator(SamplingParams(max_tokens=1))
-    except TypeError as error:  # it hands this mlx-lm an argument that it does not know
-        raise NotApplicable(f"beside this mlx-lm it batches no text: {error}") from None
-    generator, cache = scheduler.batch_generator, scheduler.memory_aware_cache
-    if cache is None or not hasattr(generator, "insert_segments"):
-        raise NotApplicable("beside this mlx-lm it batches no text")
+    made = scheduler()
+    generator, cache = made.batch_generator, made.memory_aware_cache
     prompt = tiny.prompt(150)
     generator.insert([prompt], max_tokens=[1], caches=None, logits_processors=[[]])
     while not any(response.finish_reason for response in generator.next()[1]):
         pass
     again = len(cache.fetch(prompt)[1])
     return Finding(again > 1, f"of 150 tokens that come again {again} are processed")
-
-
-class _Tokenizer:
-    eos_token_id = 1
-    eos_token_ids = (1,)
-
-    def decode(self, ids: list[int]) -> str:
-        return ""
 
 
 def apply(surgery: Surgery) -> None:
@@ -103,8 +85,8 @@ def _opening(original):
 class _Prefixes:
     """What is kept beside a cache of the host, and the requests that a generator reads."""
 
-    def __init__(self, cache: Any):
-        self.store = PrefixStore()
+    def __init__(self, cache: Any, model: Any):
+        self.store = TieredStore(cache, model)
         self.prompts: dict[int, Prompt] = {}
         self._cache = cache
 
@@ -125,7 +107,8 @@ def _opening_batched(original):
             and not getattr(cache._config, "kv_quantize", False)
             and getattr(generator, "max_kv_size", None) is None
         ):
-            prefixes = vars(cache).setdefault(_PREFIXES, _Prefixes(cache))
+            prefixes = vars(cache).get(_PREFIXES) or _Prefixes(cache, self.model)
+            vars(cache)[_PREFIXES] = prefixes
             if vars(generator).get(_PREFIXES) is not prefixes:
                 vars(generator)[_PREFIXES] = prefixes
                 prefixes.prompts.clear()  # their uids are another generator's
@@ -147,6 +130,8 @@ def _fetch(original):
         self._stats.hits += 1
         self._stats.tokens_saved += length
         self._last_match_type = "prefix"
+        # some releases ask in another thread than the one that goes on from them
+        mx.eval([(cache.keys, cache.values) for cache in caches])
         vars(caches[0])[_HOLDS] = list(tokens[:length])
         return caches, tokens[length:]
 
