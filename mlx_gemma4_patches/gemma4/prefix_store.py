@@ -80,6 +80,16 @@ class PrefixStore:
         with self._lock:
             return self._known(model, text)
 
+    def lacking(
+        self, model: Hashable, ids: Sequence[int], lengths: Sequence[int] | None
+    ) -> list[int]:
+        """After which of ``lengths`` of ``ids``, or all of them, it is worth while to keep more."""
+        lengths = [len(ids)] if lengths is None else lengths
+        if not (text := _packed(ids)):
+            return []
+        with self._lock:
+            return [n for n in lengths if self._known(model, text[: n * _SIZE]) + _NEAR < n]
+
     def add(
         self,
         model: Hashable,
@@ -88,14 +98,12 @@ class PrefixStore:
         lengths: Sequence[int] | None = None,
     ) -> None:
         """Keep what ``caches`` held after ``ids``, or after so many of them; see ``keep``."""
-        lengths = [len(ids)] if lengths is None else lengths
-        if not (text := _packed(ids)):
-            return
         with self._lock:
-            lengths = [n for n in lengths if self._known(model, text[: n * _SIZE]) + _NEAR < n]
-            for kept in keep(caches, lengths) if lengths else ():
-                asked = last_asked(ids[: kept.length])
-                self._put(model, _Entry(text[: kept.length * _SIZE], asked, kept))
+            if lengths := self.lacking(model, ids, lengths):
+                text = _packed(ids)
+                for kept in keep(caches, lengths):
+                    asked = last_asked(ids[: kept.length])
+                    self._put(model, _Entry(text[: kept.length * _SIZE], asked, kept))
 
     def _known(self, model: Hashable, text: bytes) -> int:
         found = self._longest(model, text)

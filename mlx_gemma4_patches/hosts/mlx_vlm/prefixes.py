@@ -57,7 +57,7 @@ class Prefixes:
     def _write(self, disk: Any, text: Text, length: int) -> None:
         from mlx_vlm.apc import _sequence_hash
 
-        found, caches = self.store.find(text.model, text.ids[: length + 1])
+        found, caches = self.store.find(text.model, [*text.ids[:length], 0])
         if found == length:
             ids = tuple(text.ids[:length])
             key = _sequence_hash(ids, text.model, self._manager.block_size)

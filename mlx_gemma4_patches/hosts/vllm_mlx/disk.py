@@ -71,8 +71,7 @@ class TieredStore(PrefixStore):
         if (tier := vars(self._cache).get(_TIER)) is None:
             super().add(model, ids, caches, lengths)
             return
-        lengths = [len(ids)] if lengths is None else lengths
-        new = [length for length in lengths if self.lacks(model, ids[:length])]
+        new = self.lacking(model, ids, lengths)
         super().add(model, ids, caches, new)
         for length in new:
             text = list(ids[:length])
