@@ -34,6 +34,7 @@ from tests.hosts.server import Server, serve
 _CHAT = "/v1/chat/completions"
 _END, _CALLED = 106, 50  # <turn|>, and <|tool_response> behind a tool call
 _TAIL = 64  # of a prompt; some servers render others that end alike, but for the question
+_OPENING = 8  # tokens; what all prompts begin with is not worth keeping
 SLACK = 4  # tokens that a turn may cost above those that are new in it
 _PADDING = 1.5  # of requests that are read together, to the longest
 _QUICK = "acd"
@@ -51,6 +52,7 @@ class Route:
     environ: tuple[tuple[str, str], ...] = ()
     text_only: bool = False  # the checkpoint can see and hear nothing
     is_exact: bool = True  # or its answers are those of a quantized KV cache
+    takes_media_whole: bool = False  # goes on from prompts with just the same pictures and sounds
     leaves_out: str = ""  # conversations that the server does not serve, or forgets
 
 
@@ -60,15 +62,17 @@ _PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "gemma4")
 _PARSERS += ("--reasoning-parser", "gemma4")
 
 # mlx_lm has no Anthropic endpoint, and its pictures come in where tokens are counted here; vllm-mlx
-# without batches takes one request at a time; mlx_vlm goes on where all pictures are the same (v);
-# and after a restart all is new where nothing is on disk
+# without batches takes one request at a time; and after a restart all is new where nothing is on
+# disk
 ROUTES = {
     "mlx_lm": Route("mlx_lm", leaves_out="dipvw"),
     "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhipvw"),
     "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhipvw"),
-    "mlx_vlm": Route("mlx_vlm", leaves_out="iv"),
-    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), leaves_out="v"),
-    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hiv"),
+    "mlx_vlm": Route("mlx_vlm", takes_media_whole=True, leaves_out="i"),
+    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), takes_media_whole=True),
+    "mlx_vlm kv-bits": Route(
+        "mlx_vlm", ("--kv-bits", "8"), is_exact=False, takes_media_whole=True, leaves_out="hi"
+    ),
     "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
     "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
@@ -113,7 +117,8 @@ class Client:
         self._seeing = functools.cache(lambda: seeing.Reference(folder))
         self._body = dict(route.body)
         self._is_exact = route.is_exact
-        self._seen: list[list[int]] = []
+        self._takes_media_whole = route.takes_media_whole
+        self._seen: list[tuple[list[int], seeing.Media]] = []
         self._changing: list[int] = []  # what an Anthropic client says otherwise in every turn
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.post: Server  # the server that runs now
@@ -245,10 +250,18 @@ class Client:
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         return self.ids(prompt) if isinstance(prompt, str) else prompt
 
-    def _new(self, prompt: list[int], and_then: list[int] | None = None) -> int:
+    def _new(
+        self,
+        prompt: list[int],
+        and_then: list[int] | None = None,
+        shown: seeing.Media | None = None,
+    ) -> int:
         prompt = _without(prompt, self._changing)
-        known = max((fresh.common(prompt, seen) for seen in self._seen), default=0)
-        self._seen.append(prompt + (and_then or []))
+        shown = shown or []
+        alike = (s for s, media in self._seen if media == shown or not self._takes_media_whole)
+        known = max((fresh.common(prompt, seen) for seen in alike), default=0)
+        known = known if known > _OPENING else 0
+        self._seen.append((prompt + (and_then or []), shown))
         return max(1, len(prompt) - known)
 
     def _score(
@@ -279,7 +292,7 @@ class Client:
         processed = through - given_back
         own = max((fresh.own(steps, script) for steps in spoken.values()), key=len, default=[])
         wrong = fresh.differences(own, reference) if self._is_exact else []
-        new = self._new(prompt, script)
+        new = self._new(prompt, script, shown)
         self.turns.append(Turn(tag, prompt, processed // max(1, len(spoken)), new, wrong))
 
 
