@@ -80,15 +80,10 @@ class PrefixStore:
         with self._lock:
             return self._known(model, text)
 
-    def lacking(
-        self, model: Hashable, ids: Sequence[int], lengths: Sequence[int] | None
-    ) -> list[int]:
-        """After which of ``lengths`` of ``ids``, or all of them, it is worth while to keep more."""
-        lengths = [len(ids)] if lengths is None else lengths
-        if not (text := _packed(ids)):
-            return []
-        with self._lock:
-            return [n for n in lengths if self._known(model, text[: n * _SIZE]) + _NEAR < n]
+    def kept(self, model: Hashable, ids: Sequence[int]) -> list[Any] | None:
+        """Caches that hold ``ids``, no more and no less, if those are kept."""
+        length, caches = self.find(model, [*ids, 0])
+        return caches if length == len(ids) else None
 
     def add(
         self,
@@ -96,14 +91,22 @@ class PrefixStore:
         ids: Sequence[int],
         caches: list[Any],
         lengths: Sequence[int] | None = None,
-    ) -> None:
-        """Keep what ``caches`` held after ``ids``, or after so many of them; see ``keep``."""
+    ) -> list[int]:
+        """Keep what ``caches`` held after ``ids``, or after so many of them; see ``keep``.
+
+        Returns:
+            After how many it is kept now; not those that were, or nearly, before.
+        """
+        lengths = [len(ids)] if lengths is None else lengths
+        if not (text := _packed(ids)):
+            return []
         with self._lock:
-            if lengths := self.lacking(model, ids, lengths):
-                text = _packed(ids)
-                for kept in keep(caches, lengths):
-                    asked = last_asked(ids[: kept.length])
-                    self._put(model, _Entry(text[: kept.length * _SIZE], asked, kept))
+            lengths = [n for n in lengths if self._known(model, text[: n * _SIZE]) + _NEAR < n]
+            made = keep(caches, lengths) if lengths else []
+            for kept in made:
+                asked = last_asked(ids[: kept.length])
+                self._put(model, _Entry(text[: kept.length * _SIZE], asked, kept))
+            return [kept.length for kept in made]
 
     def _known(self, model: Hashable, text: bytes) -> int:
         found = self._longest(model, text)

@@ -33,6 +33,7 @@ import mlx.nn as nn
 import mlx_gemma4_patches
 from mlx_gemma4_patches.gemma4 import sizes, tiny
 from tests.hosts import conversations
+from tests.hosts.server import listens
 
 _SHAPES = {"tiny": "e2b", "e2b": "e2b", "26b-a4b": "moe", "31b": "dense"}
 _BITS = {"31b": 4}
@@ -149,7 +150,7 @@ def _server(host: str, size: str, folder: Path, is_stock: bool) -> Iterator[int]
             stderr=subprocess.STDOUT,
         )
     try:
-        while not _listens(port):
+        while not listens(port):
             if process.poll() is not None:
                 raise SystemExit((folder / "server.log").read_text()[-2000:])
             time.sleep(0.2)
@@ -161,11 +162,6 @@ def _server(host: str, size: str, folder: Path, is_stock: bool) -> Iterator[int]
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _ask(port: int, folder: Path, messages: list[dict], how: dict) -> tuple[float, str]:

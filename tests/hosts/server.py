@@ -101,7 +101,7 @@ def serve(
 
     try:
         deadline = time.monotonic() + _PATIENCE
-        while not _listens(port):
+        while not listens(port):
             assert process.poll() is None and time.monotonic() < deadline, _end_of(log)
             time.sleep(0.1)
         yield Server(port, process, log)
@@ -126,7 +126,7 @@ def run(host: str, model: str, *arguments: str) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from mlx_gemma4_patches.gemma4 import tiny
 from tests.hosts import chat
+from tests.hosts.server import listens
 from tests.matrix import environments
 
 from .programs import MODEL, PORT, PROGRAMS, Program
@@ -142,7 +143,7 @@ def _serving(
         )
         try:
             deadline = time.monotonic() + PATIENCE
-            while not _listens(port):
+            while not listens(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     port = None
                     break
@@ -152,14 +153,6 @@ def _serving(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _ask(port: int, program: Program, model: Path, prompt: str) -> str:

@@ -57,9 +57,8 @@ class Prefixes:
     def _write(self, disk: Any, text: Text, length: int) -> None:
         from mlx_vlm.apc import _sequence_hash
 
-        found, caches = self.store.find(text.model, [*text.ids[:length], 0])
-        if found == length:
-            ids = tuple(text.ids[:length])
+        ids = tuple(text.ids[:length])
+        if (caches := self.store.kept(text.model, ids)) is not None:
             key = _sequence_hash(ids, text.model, self._manager.block_size)
             # another thread writes it, and cannot compute what this one has left to be computed
             mx.eval([(c.keys, c.values) for c in caches if getattr(c, "keys", None) is not None])

@@ -67,20 +67,17 @@ class TieredStore(PrefixStore):
         ids: Sequence[int],
         caches: list[Any],
         lengths: Sequence[int] | None = None,
-    ) -> None:
-        if (tier := vars(self._cache).get(_TIER)) is None:
-            super().add(model, ids, caches, lengths)
-            return
-        new = self.lacking(model, ids, lengths)
-        super().add(model, ids, caches, new)
-        for length in new:
+    ) -> list[int]:
+        made = super().add(model, ids, caches, lengths)
+        tier = vars(self._cache).get(_TIER)
+        for length in made if tier is not None else ():
             text = list(ids[:length])
-            found, kept = self.find(model, [*text, 0])
-            if found == length:
+            if (kept := self.kept(model, text)) is not None:
                 try:
                     self._write(tier, text, kept)
                 except Exception as error:
                     log.warning("mlx-gemma4-patches: nothing is written to the disk: %r", error)
+        return made
 
     def bring(self, model: Hashable, ids: Sequence[int]) -> bool:
         """Keep in memory, too, what the disk has of the beginning of ``ids``, if it has more."""
