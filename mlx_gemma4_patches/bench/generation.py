@@ -25,7 +25,6 @@ from .comparing import STOCK_AND_PATCHED, row
 PROMPT, ANSWER = 512, 64  # tokens
 ROUNDS = 3  # of stock, patched and stock
 _GROUP = 64  # values that share a scale
-_REPEATS = 5  # in one process
 _SECONDS = 900  # without a word from a process
 _UNITS = {"time to first token": "ms", "prompt": "tokens/s", "answer": "tokens/s", "peak": "GB"}
 Figures = dict[str, float]
@@ -39,6 +38,7 @@ class Task(NamedTuple):
     model: str | None  # a folder, instead of random weights
     bits: int | None  # to quantize random weights to
     requests: int
+    repeats: int = 5  # measured in one process
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def main(text: str) -> None:
     model = _model(task)
     steps = _batch(model, task.requests) if task.requests > 1 else _STEPS[task.host](model)
     _measure(steps, task.requests)
-    runs = [_measure(steps, task.requests) for _ in range(_REPEATS)]
+    runs = [_measure(steps, task.requests) for _ in range(task.repeats)]
     tell({name: statistics.median(run[name] for run in runs) for name in _UNITS})
 
 

@@ -31,7 +31,8 @@ _OTHERS = (
 )
 NAMES = frozenset((*_OF_IMAGES, *_OF_SOUNDS, *_MADE, *_OTHERS))
 
-_NUMBER = 8  # bytes of an id; a digest has four
+_NUMBER = 4  # bytes of an id, which hosts pack as int32
+_TELLS_APART = 4  # soft tokens, whose ids are 124 bits; a picture has more, a sound of 0.2 s too
 
 
 class Seen:
@@ -42,7 +43,8 @@ class Seen:
         inputs: what the model takes beside them; others than media are not looked at.
 
     Raises:
-        ValueError: it is not known which medium stands where.
+        ValueError: it is not known which medium stands where, or one has so few soft tokens that
+            their ids would not tell it apart.
     """
 
     def __init__(self, ids: list[int], inputs: Mapping[str, Any], placeholders: Placeholders):
@@ -58,6 +60,8 @@ class Seen:
             if any(len(value) != len(places) for value in each.values()) or (places and not each):
                 raise ValueError(f"{len(places)} places for media of another number")
             for index, (begin, end) in enumerate(places):
+                if end - begin < _TELLS_APART:
+                    raise ValueError(f"a medium of {end - begin} soft tokens")
                 digest = media.digest({name: value[index] for name, value in each.items()})
                 self.ids[begin:end] = [_number(digest, at) for at in range(end - begin)]
             self._places |= dict.fromkeys(each, places)
@@ -74,6 +78,6 @@ class Seen:
 
 
 def _number(digest: bytes, at: int) -> int:
-    """A part of ``digest``, as a number that is no token's id."""
+    """A part of ``digest``, as an int32 that is no token's id."""
     begin = at * _NUMBER % len(digest)
     return -1 - (int.from_bytes(digest[begin : begin + _NUMBER], "little") >> 1)

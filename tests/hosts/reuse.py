@@ -52,7 +52,6 @@ class Route:
     environ: tuple[tuple[str, str], ...] = ()
     text_only: bool = False  # the checkpoint can see and hear nothing
     is_exact: bool = True  # or its answers are those of a quantized KV cache
-    takes_media_whole: bool = False  # goes on from prompts with just the same pictures and sounds
     leaves_out: str = ""  # conversations that the server does not serve, or forgets
 
 
@@ -68,11 +67,9 @@ ROUTES = {
     "mlx_lm": Route("mlx_lm", leaves_out="dipvw"),
     "mlx_lm alone": Route("mlx_lm", body=(("seed", 1),), leaves_out="dhipvw"),
     "mlx_lm draft": Route("mlx_lm", ("--draft-model", "{model}"), leaves_out="dhipvw"),
-    "mlx_vlm": Route("mlx_vlm", takes_media_whole=True, leaves_out="i"),
-    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),), takes_media_whole=True),
-    "mlx_vlm kv-bits": Route(
-        "mlx_vlm", ("--kv-bits", "8"), is_exact=False, takes_media_whole=True, leaves_out="hi"
-    ),
+    "mlx_vlm": Route("mlx_vlm", leaves_out="i"),
+    "mlx_vlm APC": Route("mlx_vlm", environ=(("APC_ENABLED", "1"),)),
+    "mlx_vlm kv-bits": Route("mlx_vlm", ("--kv-bits", "8"), is_exact=False, leaves_out="hi"),
     "vllm_mlx": Route("vllm_mlx", _PARSERS, leaves_out="hi"),
     "vllm_mlx mllm": Route("vllm_mlx", ("--mllm", *_PARSERS), leaves_out="hi"),
     "vllm_mlx batched": Route("vllm_mlx", (*_BATCHED, *_PARSERS), leaves_out="i"),
@@ -117,8 +114,7 @@ class Client:
         self._seeing = functools.cache(lambda: seeing.Reference(folder))
         self._body = dict(route.body)
         self._is_exact = route.is_exact
-        self._takes_media_whole = route.takes_media_whole
-        self._seen: list[tuple[list[int], seeing.Media]] = []
+        self._seen: list[list[int]] = []
         self._changing: list[int] = []  # what an Anthropic client says otherwise in every turn
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.post: Server  # the server that runs now
@@ -250,18 +246,11 @@ class Client:
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         return self.ids(prompt) if isinstance(prompt, str) else prompt
 
-    def _new(
-        self,
-        prompt: list[int],
-        and_then: list[int] | None = None,
-        shown: seeing.Media | None = None,
-    ) -> int:
+    def _new(self, prompt: list[int], and_then: list[int] | None = None) -> int:
         prompt = _without(prompt, self._changing)
-        shown = shown or []
-        alike = (s for s, media in self._seen if media == shown or not self._takes_media_whole)
-        known = max((fresh.common(prompt, seen) for seen in alike), default=0)
+        known = max((fresh.common(prompt, seen) for seen in self._seen), default=0)
         known = known if known > _OPENING else 0
-        self._seen.append((prompt + (and_then or []), shown))
+        self._seen.append(prompt + (and_then or []))
         return max(1, len(prompt) - known)
 
     def _score(
@@ -292,7 +281,7 @@ class Client:
         processed = through - given_back
         own = max((fresh.own(steps, script) for steps in spoken.values()), key=len, default=[])
         wrong = fresh.differences(own, reference) if self._is_exact else []
-        new = self._new(prompt, script, shown)
+        new = self._new(prompt, script)
         self.turns.append(Turn(tag, prompt, processed // max(1, len(spoken)), new, wrong))
 
 
@@ -321,6 +310,7 @@ def client(
 def running(made: Client, route: Route, stock: bool = False) -> Iterator[None]:
     """Within, a server of ``route`` runs with the client's model."""
     tell(made.folder, "start", None)
+    (made.folder / counted.COUNTED).write_text("")  # nothing of a server before it
     environ = {**dict(route.environ), **({"MLX_GEMMA4_PATCHES": "0"} if stock else {})}
     arguments = [part.format(model=made.folder) for part in route.arguments]
     with (
@@ -365,6 +355,17 @@ def cold(folder: Path, route: Route) -> dict[str, list[int]]:
             text = conversations.words(name, length)
             made.ask(name, [{"role": "user", "content": text}], conversations.words("yes", 12))
         return {turn.tag: made.steps(turn.tag) for turn in made.turns}
+
+
+def written(folder: Path) -> list[Path]:
+    """The files of mlx-vlm's prefix cache, when the thread that writes them is done."""
+    files: list[Path] = []
+    for _ in range(100):
+        before, files = files, sorted(folder.rglob("exact_*.safetensors"))
+        if files and files == before:
+            return files
+        time.sleep(0.5)
+    raise AssertionError("nothing was written to the disk")
 
 
 def check(turns: list[Turn]) -> None:

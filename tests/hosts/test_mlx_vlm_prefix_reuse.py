@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(
     route = reuse.ROUTES["mlx_vlm APC"]
     with reuse.client(route, tmp_path / "model", "dense") as made:
         conversations.two(made.ask)
-        files = _when_written(disk)
+        files = reuse.written(disk)
     bad = (
         files[0].read_bytes()[:-100],
         b"no tensors",
@@ -72,17 +71,6 @@ def test_what_is_on_disk_survives_a_restart_and_bad_files_beside_it(
     first = made.turns[4]
     assert first.tag == "gx1" and first.processed < len(first.prompt)
     assert not any(turn.wrong for turn in made.turns)
-
-
-def _when_written(folder: Path) -> list[Path]:
-    """The files of the prefix cache, when the thread that writes them is done."""
-    files: list[Path] = []
-    for _ in range(100):
-        before, files = files, sorted(folder.rglob("exact_*.safetensors"))
-        if files and files == before:
-            return files
-        time.sleep(0.5)
-    raise AssertionError("nothing was written to the disk")
 
 
 def test_nothing_is_kept_where_the_user_says_so(tmp_path: Path, monkeypatch) -> None:

@@ -9,7 +9,7 @@ from mlx_gemma4_patches.gemma4.media_ids import Seen
 from mlx_gemma4_patches.gemma4.placeholders import Placeholders
 
 _KNOWN = Placeholders(image=7, video=8, audio=9)
-_IDS = [2, 5, 7, 7, 7, 7, 6, 5, 7, 7, 6, 3, 9, 9, 4]  # two pictures and a sound
+_IDS = [2, 5, 7, 7, 7, 7, 6, 5, 7, 7, 7, 7, 6, 3, 9, 9, 9, 9, 4]  # two pictures and a sound
 
 
 def _inputs(first: float = 1.0, second: float = 2.0, sound: float = 3.0) -> dict:
@@ -24,12 +24,13 @@ def _seen(ids: list[int] | None = None, **inputs) -> Seen:
 def test_equal_media_have_equal_ids_and_text_keeps_its_own() -> None:
     made = _seen().ids
     assert made == _seen().ids
-    assert [i for i, token in enumerate(made) if token < 0] == [2, 3, 4, 5, 8, 9, 12, 13]
+    places = [i for i, token in enumerate(made) if token < 0]
+    assert places == [*range(2, 6), *range(8, 12), *range(14, 18)]
     assert [token for token in made if token >= 0] == [2, 5, 6, 5, 6, 3, 4]
 
 
 @pytest.mark.parametrize(
-    ("changed", "first"), [({"first": 0.0}, 2), ({"second": 0.0}, 8), ({"sound": 0.0}, 12)]
+    ("changed", "first"), [({"first": 0.0}, 2), ({"second": 0.0}, 8), ({"sound": 0.0}, 14)]
 )
 def test_other_media_differ_from_their_first_token_on(changed, first) -> None:
     made, other = _seen().ids, Seen(_IDS, _inputs(**changed), _KNOWN).ids
@@ -46,10 +47,10 @@ def test_media_behind_a_place_are_left() -> None:
     seen = _seen()
     assert len(seen.behind(0)["pixel_values"]) == len(seen.behind(2)["pixel_values"]) == 2
     assert [x.shape for x in seen.behind(7)["pixel_values"]] == [(3, 4, 2)]
-    left = seen.behind(11)
+    left = seen.behind(13)
     assert left["pixel_values"] is None
     assert left["input_features"].shape == (1, 5, 2)
-    assert seen.behind(14) == {"pixel_values": None, "input_features": None}
+    assert seen.behind(18) == {"pixel_values": None, "input_features": None}
 
 
 def test_what_is_made_of_all_media_is_not_taken_for_those_that_are_left() -> None:
@@ -69,6 +70,17 @@ def test_what_is_made_of_all_media_is_not_taken_for_those_that_are_left() -> Non
 def test_what_stands_where_must_be_known(inputs) -> None:
     with pytest.raises(ValueError):
         _seen(**inputs)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_medium_of_fewer_tokens_is_not_told_apart(count) -> None:
+    with pytest.raises(ValueError, match=f"a medium of {count} soft tokens"):
+        Seen([2, *[7] * count, 6], {"pixel_values": mx.ones((1, 3, 4, 4))}, _KNOWN)
+
+
+def test_ids_are_those_of_int32_and_no_tokens() -> None:
+    made = [token for token in _seen().ids if token < 0]
+    assert len(set(made)) == len(made) and min(made) >= -(2**31)
 
 
 def test_a_text_is_what_it_is() -> None:

@@ -14,6 +14,7 @@ import mlx.core as mx
 from ...gemma4.prefix_cuts import WORTH_WAITING, cuts, shared
 from ...gemma4.prefix_limit import automatic, limit
 from ...gemma4.prefix_store import PrefixStore
+from .media_key import ids_with_media
 
 _PREFIXES = "_gemma4_prefixes"
 
@@ -29,7 +30,7 @@ class Prefixes:
     @staticmethod
     def of(manager: Any) -> Prefixes | None:
         """Those beside ``manager``, if it serves a Gemma 4."""
-        return None if manager is None else vars(manager).get(_PREFIXES)
+        return getattr(manager, _PREFIXES, None)
 
     @staticmethod
     def open(manager: Any) -> None:
@@ -109,7 +110,8 @@ def hold(generator: Any, prefixes: Prefixes) -> list[tuple]:
     left, held, ahead = [], [], []
     for sequence in generator._unprocessed_sequences:
         uid, ids, _, more, *_ = sequence
-        text = prefixes.text(uid, generator._apc_extra_hash(more or {}), ids)
+        key = generator._apc_extra_hash(more or {})
+        text = prefixes.text(uid, key, ids_with_media(ids, more))
         known = prefixes.store.known(text.model, text.ids)
         for other in ahead:
             length = shared(text.ids, other.ids) if text.model == other.model else 0

@@ -77,14 +77,26 @@ def unified_model() -> Any:
     return made.eval()
 
 
-def embedded_by_server(model: Any, ids: list[int]) -> dict[str, Any]:
-    """What the server gives a ``BatchGenerator`` beside ``ids`` that are all text."""
-    server, generate = (importlib.import_module(f"mlx_vlm.{m}") for m in ("server", "generate"))
-    asked = SimpleNamespace(model=model, vision_cache=None, apc_manager=object())
-    made = server.ResponseGenerator._gpu_embed(asked, {"input_ids": mx.array([ids])})[1]
+def embedded_by_server(model: Any, ids: list[int], manager: Any, **media: Any) -> dict[str, Any]:
+    """What the server gives a ``BatchGenerator`` beside ``ids``.
+
+    Args:
+        manager: of the prefix cache.
+        media: what a processor makes of pictures and sounds.
+    """
+    apc, generate, server = (
+        importlib.import_module(f"mlx_vlm.{m}") for m in ("apc", "generate", "server")
+    )
+    asked = SimpleNamespace(model=model, vision_cache=None, apc_manager=manager)
+    key = {}
     if "_apc_semantic_hash" in generate.BatchGenerator._APC_PRIVATE_KEYS:
-        made["_apc_semantic_hash"] = 0
-    return made
+        pixels = media.get("pixel_values")
+        seen = 0 if pixels is None else apc.hash_image_payload(pixel_values=pixels)
+        heard = {"audio": media.get("input_features")}
+        part = model.language_model
+        key["apc_semantic_hash"] = apc.semantic_extra_hash(image_hash=seen, media=heard, model=part)
+    inputs = {"input_ids": mx.array([ids]), **media}
+    return server.ResponseGenerator._gpu_embed(asked, inputs, **key)[1]
 
 
 def layer_sees(

@@ -21,7 +21,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...hosts.mlx_vlm.first_part import seen_until_first
-from ...hosts.mlx_vlm.media_key import media_key
+from ...hosts.mlx_vlm.media_key import OfAllMedia, media_key
 from ...hosts.mlx_vlm.models import says_gemma4
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
@@ -106,9 +106,12 @@ def _hash_image_payload(original):
 def _extra_hash(original):
     def _apc_extra_hash(self, prompt_kwargs):
         made = original(self, prompt_kwargs)
+        given = prompt_kwargs or {}
+        if isinstance(given.get("_apc_image_hash"), OfAllMedia):
+            return made
         if self.apc_manager is None or not says_gemma4(self.model):
             return made
-        return made ^ _digest(prompt_kwargs or {})
+        return made ^ _digest(given)
 
     return _apc_extra_hash
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 
 from ...gemma4 import tiny
-from ...hosts.mlx_vlm.media_key import media_key
+from ...hosts.mlx_vlm.media_key import OfAllMedia, media_key
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.tiny import embedded_by_server, model, processor
 from ...patch import Finding, NotApplicable, Patch
@@ -31,18 +31,14 @@ def probe() -> Finding:
         from mlx_vlm.apc import APCManager
     except ImportError:
         raise NotApplicable("this mlx-vlm has no prefix cache") from None
-    made, prompt = model("dense"), tiny.prompt(12)
+    made, prompt, manager = model("dense"), tiny.prompt(12), APCManager(num_blocks=4)
     generator = importlib.import_module("mlx_vlm.generate").BatchGenerator(
-        made.language_model, processor(), apc_manager=APCManager(num_blocks=4)
+        made.language_model, processor(), apc_manager=manager
     )
-    turns = [embedded_by_server(made, ids) for ids in (prompt[:8], prompt)]
+    turns = [embedded_by_server(made, ids, manager) for ids in (prompt[:8], prompt)]
     first, second = map(generator._apc_extra_hash, turns)
     found = "the key of" if first == second else "another key than"
     return Finding(first != second, f"a prompt has {found} the one that it continues")
-
-
-class _OfAllMedia(int):
-    """An image hash that tells prompts of the same token ids apart, whatever they show."""
 
 
 def apply(surgery: Surgery) -> None:
@@ -54,7 +50,7 @@ def _gpu_embed(original):
     def _gpu_embed(self, raw_inputs, images=None):
         input_ids, kwargs = original(self, raw_inputs, images)
         if self.apc_manager is not None and is_gemma4(self.model):
-            kwargs["_apc_image_hash"] = _OfAllMedia(media_key(raw_inputs))
+            kwargs["_apc_image_hash"] = OfAllMedia(media_key(raw_inputs))
         return input_ids, kwargs
 
     return _gpu_embed
@@ -63,7 +59,7 @@ def _gpu_embed(original):
 def _extra_hash(original):
     def _apc_extra_hash(self, prompt_kwargs):
         given = prompt_kwargs or {}
-        if isinstance(given.get("_apc_image_hash"), _OfAllMedia):
+        if isinstance(given.get("_apc_image_hash"), OfAllMedia):
             given = {name: given[name] for name in self._APC_PRIVATE_KEYS if name in given}
         return original(self, given)
 

@@ -55,7 +55,7 @@ def probe() -> Finding:
         generator = importlib.import_module(_GENERATE).BatchGenerator(
             made.language_model, processor(), apc_manager=manager, compute_logprobs=False
         )
-        generator.insert([prompt], 1, prompt_kwargs=[embedded_by_server(made, prompt)])
+        generator.insert([prompt], 1, prompt_kwargs=[embedded_by_server(made, prompt, manager)])
         before = manager.stats.matched_tokens
         while generator.has_work:
             generator.next()
