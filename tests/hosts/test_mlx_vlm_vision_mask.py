@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny, vision_mask
+from mlx_gemma4_patches.gemma4.placeholders import Placeholders
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import processor
 from tests.hosts.contract import PatchContract
 from tests.hosts.parity import TOLERANCE, distance
 from tests.hosts.pictures import PIXELS, PROMPTS, Pictured
@@ -119,3 +123,30 @@ def test_the_mask_is_made_once_for_a_prompt_with_images_and_never_for_others(
     small = Pictured("e2b")  # is not among the models that see images as a whole
     small.logits(small.ids("images"))
     assert len(made) == 1
+
+
+def test_a_text_that_is_read_in_steps_is_searched_for_images_before_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generate = importlib.import_module("mlx_vlm.generate")
+    if not hasattr(generate, "PromptProcessingBatch"):
+        pytest.skip("this mlx-vlm reads a prompt in one step")
+    seen, seeing = [], Pictured("dense")
+    original = Placeholders.seen
+    monkeypatch.setattr(Placeholders, "seen", lambda *a: seen.append(steps) or original(*a))
+    steps, answers = 0, []
+    for size in (8, None):
+        generator = generate.BatchGenerator(
+            seeing.language_model, processor(), prefill_step_size=size, compute_logprobs=False
+        )
+        ids = seeing.ids("40")
+        given = seeing.model.get_input_embeddings(ids, None).to_dict()
+        embedded = {name: value for name, value in given.items() if value is not None}
+        generator.insert(ids.tolist(), 4, prompt_kwargs=[embedded])
+        steps, answer = 0, []
+        while generator.has_work:
+            answer += [int(part.token) for part in generator.next()[1]]
+            steps += 1
+        answers.append(answer)
+    assert set(seen) == {0}
+    assert answers[0] == answers[1]

@@ -31,10 +31,15 @@ _LANGUAGE = "mlx_vlm.models.gemma4.language"
 _TEXT_MODEL = f"{_LANGUAGE}:Gemma4TextModel"
 _LAYER = f"{_LANGUAGE}:DecoderLayer.__call__"
 _MODEL = "mlx_vlm.models.gemma4.gemma4:Model.__call__"
+_STEPS = tuple(
+    f"mlx_vlm.{module}:PromptProcessingBatch.prompt_step" for module in ("generate.ar", "generate")
+)
 _TYPES = ("mm_token_type_ids", "token_type_ids")
+_NOTE = "_gemma4_is_text"  # on a batch of prompts
 
 # of the forward pass under way
 _mask: ContextVar[mx.array | None] = ContextVar("mask of sliding-window layers", default=None)
+_is_text: ContextVar[bool] = ContextVar("part of prompts without images", default=False)
 
 
 def probe() -> Finding:
@@ -55,6 +60,24 @@ def apply(surgery: Surgery) -> None:
         surgery.wrap(f"{_TEXT_MODEL}._make_masks", _make_masks)
     else:  # up to 0.4.4
         surgery.wrap(_LAYER, _layer)
+    if step := next((target for target in _STEPS if target in surgery.targets), None):
+        surgery.wrap(step, _prompt_step)
+
+
+def _prompt_step(original):
+    def prompt_step(self):
+        if _NOTE not in vars(self):  # once: to ask in each step has the device wait for its end
+            text_model = placeholders.text_model_of(self.model)
+            vars(self)[_NOTE] = text_model is not None and not placeholders.has_images(
+                text_model, self._input_ids
+            )
+        before = _is_text.set(vars(self)[_NOTE])
+        try:
+            return original(self)
+        finally:
+            _is_text.reset(before)
+
+    return prompt_step
 
 
 def _text_model(original):
@@ -63,6 +86,7 @@ def _text_model(original):
             inputs_embeds is not None  # no image comes without
             and inputs_embeds.shape[1] > 1
             and mask is None
+            and not _is_text.get()
             and vision_mask.applies(self.config)
         ):
             kwargs, found = _take_images(self, inputs, inputs_embeds.shape[:2], kwargs)
@@ -136,6 +160,7 @@ PATCH = Patch(
         f"{_TEXT_MODEL}._make_masks",
         f"{_MODEL}(self, input_ids)",
         f"{placeholders.EMBED}()",
+        *_STEPS,
     ),
     apply=apply,
     probe=probe,
