@@ -10,8 +10,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_gemma4_patches.doctor import other_models
-from mlx_gemma4_patches.gemma4 import tiny
+from mlx_gemma4_patches.gemma4 import suppressed_tokens, tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as tiny_model
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import processor as silent_processor
 from mlx_gemma4_patches.patches.mlx_vlm import suppress_tokens
 from tests.hosts import tokenizer
 from tests.hosts.contract import PatchContract, patched, stock
@@ -162,6 +163,48 @@ def test_streams_and_batches_say_none(tmp_path: Path) -> None:
     with stock(ID):
         made = batch_generate(model, processor, prompts=["hi"], max_tokens=STEPS, verbose=False)
     assert not set(made.texts[0]) <= set("abc")
+
+
+def test_rows_say_what_they_say_alone_and_wait_for_no_token(
+    folder: Path, tokens: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(generation(), "GenerationBatch"):
+        pytest.skip("this mlx-vlm has no logits processors in batches")
+    model, waited = load_model(folder), []
+    host_asks = suppressed_tokens.SuppressTokens.__call__
+    monkeypatch.setattr(
+        suppressed_tokens.SuppressTokens,
+        "process_last_token",
+        lambda self, last, logits: waited.append(last) or host_asks(self, last, logits),
+    )
+
+    def only_seven(_: mx.array, logits: mx.array) -> mx.array:
+        return mx.where(mx.arange(tiny.VOCABULARY) == 7, 0.0, -mx.inf)[None]
+
+    generator = generation().BatchGenerator(
+        model.language_model, silent_processor(), compute_logprobs=False
+    )
+
+    def insert(prompt: list[int], *processors: Any) -> int:
+        given = model.get_input_embeddings(mx.array([prompt]), None).to_dict()
+        embedded = {name: value for name, value in given.items() if value is not None}
+        own = {"logits_processors": [list(processors)]} if processors else {}
+        (uid,) = generator.insert([prompt], STEPS, prompt_kwargs=[embedded], **own)
+        return uid
+
+    said: dict[int, list[int]] = {insert(prompt): [] for prompt in PROMPTS}
+    wanted = [greedy(model, prompt, tokens) for prompt in PROMPTS]
+    while not all(len(answer) > 2 for answer in said.values()):
+        for part in generator.next()[1]:
+            said[part.uid].append(int(part.token))
+    assert not waited
+    late = insert(PROMPTS[0], only_seven)
+    said[late] = []
+    while generator.has_work:
+        for part in generator.next()[1]:
+            said[part.uid].append(int(part.token))
+    assert list(said.values()) == [*wanted, [7] * STEPS]
+    assert waited
 
 
 def test_the_server_says_none(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ Why: the model's generation_config.json names them in ``suppress_tokens``; trans
 generates them. mlx-vlm reads the end of the text and the sampling from that file, not these.
 
 The fix: ``load_model`` notes the tokens on the model, and whatever generates with that model, alone
-or in batches, has a logits processor for them beside the caller's. 0.4.x has no processors in
-batches; there the sampler is shown no such token. The model's own logits stay as they are. Not
-served are models that ``load_model`` did not load, and draft models. It can be deleted when mlx-vlm
-reads ``suppress_tokens``.
+or in batches, has a logits processor for them beside the caller's. Where a batch has no others, the
+logits of its model give them no chance instead: before it calls a processor the host waits for the
+token before, and the device for the host. 0.4.x has no processors in batches; there the sampler is
+shown no such token. The model's own logits stay as they are. Not served are models that
+``load_model`` did not load, and draft models. It can be deleted when mlx-vlm reads
+``suppress_tokens``.
 """
 
 from __future__ import annotations
@@ -65,14 +67,14 @@ def _module():
 
 def apply(surgery: Surgery) -> None:
     surgery.wrap(_LOAD, _noting)
-    for module in _MODULES:
-        if f"{module}:generate_step" in surgery.targets:
-            surgery.wrap(f"{module}:generate_step", _suppressing)
-            insert = surgery.resolve(f"{module}:BatchGenerator.insert")
-            if "logits_processors" in inspect.signature(insert).parameters:
-                surgery.wrap(f"{module}:BatchGenerator.insert", _suppressing_in_batches)
-            else:
-                surgery.wrap(f"{module}:BatchGenerator.__init__", _suppressing_before_sampling)
+    module = next(m for m in _MODULES if f"{m}:generate_step" in surgery.targets)
+    surgery.wrap(f"{module}:generate_step", _suppressing)
+    insert = surgery.resolve(f"{module}:BatchGenerator.insert")
+    if "logits_processors" in inspect.signature(insert).parameters:
+        surgery.wrap(f"{module}:BatchGenerator.insert", _suppressing_in_batches)
+        surgery.wrap(f"{module}:GenerationBatch._step", _without_waiting)
+    else:
+        surgery.wrap(f"{module}:BatchGenerator.__init__", _suppressing_before_sampling)
     for rounds in _ROUNDS:
         with contextlib.suppress(ImportError, AttributeError):
             surgery.wrap(rounds, _suppressing_in_rounds)
@@ -112,6 +114,34 @@ def _suppressing_in_batches(original):
         return original(*call.args, **call.kwargs)
 
     return insert
+
+
+def _without_waiting(original):
+    def _step(self):
+        model, processors = self._language_model, self.logits_processors
+        ours = suppressed_tokens.noted(model)
+        if ours is None or any(own != [ours] for own in processors):
+            return original(self)
+        self._language_model, self.logits_processors = _Silenced(model, ours), []
+        try:
+            return original(self)
+        finally:
+            self._language_model, self.logits_processors = model, processors
+
+    return _step
+
+
+class _Silenced:
+    """The host's language model, whose logits give suppressed tokens no chance."""
+
+    def __init__(self, model, processor):
+        self._model = model
+        self._processor = processor
+
+    def __call__(self, *args, **kwargs):
+        output = self._model(*args, **kwargs)
+        output.logits = self._processor((), output.logits)
+        return output
 
 
 def _suppressing_before_sampling(original):
@@ -159,6 +189,7 @@ PATCH = Patch(
             for name in (
                 "generate_step(input_ids, model, *, logits_processors)",
                 "BatchGenerator.insert(self, prompts, *, logits_processors)",
+                "GenerationBatch._step",
             )
         ),
     ),
