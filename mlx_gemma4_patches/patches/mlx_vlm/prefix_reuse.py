@@ -38,6 +38,7 @@ _NEXT = f"{_GENERATE}:BatchGenerator._next"
 _INIT = f"{_GENERATE}:BatchGenerator.__init__"
 _MANAGER = "mlx_vlm.apc:APCManager"
 _SERVERS = ("mlx_vlm.server:ResponseGenerator", "mlx_vlm.server.generation:ResponseGenerator")
+_OBSERVE = "mlx_vlm.apc_coordinator:APCCoordinator.observe_cache"  # since 0.7.2
 _OFF = ("0", "false", "no")
 
 
@@ -70,6 +71,8 @@ def apply(surgery: Surgery) -> None:
     surgery.wrap(_INIT, _opening)
     surgery.wrap(f"{_MANAGER}.lookup_exact_cache", _look_up)
     surgery.wrap(f"{_MANAGER}.store_exact_cache", _store)
+    if _OBSERVE in surgery.targets:
+        surgery.wrap(_OBSERVE, _observe)
     surgery.wrap(f"{_PROMPTS}._next_apc_checkpoint_column", _never_split)
     surgery.wrap(f"{_PROMPTS}._store_apc_exact_checkpoints", _keep_of_step)
     surgery.wrap(f"{_PROMPTS}.generate", _keep_of_last_step)
@@ -137,6 +140,15 @@ def _store(original):
         return Prefixes.of(self) is None and original(self, *args, **kwargs)
 
     return store_exact_cache
+
+
+def _observe(original):
+    def observe_cache(self, prompt_cache, token_count, *, batch_size=1):
+        # it makes room for what the host keeps, in each step of the prefill; here that is nothing
+        if Prefixes.of(self.manager) is None:
+            original(self, prompt_cache, token_count, batch_size=batch_size)
+
+    return observe_cache
 
 
 # Prompts
@@ -260,6 +272,7 @@ PATCH = Patch(
         _INIT,
         _NEXT,
         *(f"{_MANAGER}.{name}" for name in ("lookup_exact_cache", "store_exact_cache")),
+        _OBSERVE,
         f"{_PROMPTS}._next_apc_checkpoint_column",
         f"{_PROMPTS}._store_apc_exact_checkpoints",
         f"{_PROMPTS}.generate",
