@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import (
@@ -47,6 +50,9 @@ def shown(*pictures: mx.array) -> dict[str, Any]:
 def heard(seed: int) -> dict[str, Any]:
     sound = mx.random.normal((1, 16, 128), key=mx.random.key(seed))
     return {"input_features": sound, "input_features_mask": mx.ones((1, 16), mx.bool_)}
+
+
+_model = functools.cache(model)
 
 
 class Served:
@@ -101,7 +107,7 @@ class TestPrefixReuseMedia(PatchContract):
 @pytest.fixture(params=["e2b", "dense"])
 def chat(request: pytest.FixtureRequest) -> Served:
     skip_unless_needed(ID)
-    return served(model(request.param))
+    return served(_model(request.param))
 
 
 def test_another_picture_leaves_what_is_before_it_known(chat) -> None:
@@ -112,6 +118,44 @@ def test_another_picture_leaves_what_is_before_it_known(chat) -> None:
     assert chat.matched((second, shown(square(1), wide(2)))) >= len(first) - 1
     assert chat.matched((third, shown(square(1), wide(2), square(3)))) >= len(second) - 1
     assert chat.matched((third, shown(square(1), wide(2), square(4)))) <= len(second) + 4
+
+
+_CONTENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just(PICTURE), st.sampled_from([1, 2]).map(square)),
+        st.tuples(st.just(WIDE), st.sampled_from([1, 2]).map(wide)),
+        st.tuples(st.integers(1, 30).map(lambda count: TEXT[:count]), st.none()),
+    ),
+    min_size=1,
+    max_size=3,
+)
+_ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["go on", "edit", "again", "with others"]), _CONTENTS),
+    min_size=2,
+    max_size=5,
+)
+
+
+@given(shape=st.sampled_from(["e2b", "dense"]), actions=_ACTIONS)
+@settings(max_examples=12, deadline=None)
+def test_whatever_is_shown_the_answers_are_those_of_fresh_runs(shape, actions) -> None:
+    skip_unless_needed(ID)
+    chat, turns = served(_model(shape)), []
+
+    def prompt(turns: list) -> tuple[list[int], dict[str, Any]]:
+        ids, pictures = [2], []
+        for contents in turns:
+            ids += [106, 105, 110, *(token for tokens, _ in contents for token in tokens)]
+            pictures += [picture for _, picture in contents if picture is not None]
+        return [*ids, *ASKED], shown(*pictures) if pictures else {}
+
+    for action, contents in actions:
+        if action == "go on" or not turns:
+            turns = [*turns, contents]
+        elif action == "edit":
+            turns = [*turns[:-1], contents]
+        others = [prompt([contents, *turns])] if action == "with others" else []
+        chat.matched(prompt(turns), *others)
 
 
 @pytest.mark.parametrize(
