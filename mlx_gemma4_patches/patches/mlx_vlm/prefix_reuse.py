@@ -272,7 +272,7 @@ PATCH = Patch(
         _INIT,
         _NEXT,
         *(f"{_MANAGER}.{name}" for name in ("lookup_exact_cache", "store_exact_cache")),
-        _OBSERVE,
+        f"{_OBSERVE}(self, prompt_cache, token_count, *, batch_size)",
         f"{_PROMPTS}._next_apc_checkpoint_column",
         f"{_PROMPTS}._store_apc_exact_checkpoints",
         f"{_PROMPTS}.generate",

@@ -31,6 +31,7 @@ from ...surgery import Surgery
 
 _LOAD = "mlx_vlm.utils:load_model"
 _MODULES = ("mlx_vlm.generate.ar", "mlx_vlm.generate")  # from 0.6.0, before
+_STEP = "GenerationBatch._step"
 _ROUNDS = (  # of a draft model and its target, from 0.6.0, in 0.5.0
     "mlx_vlm.speculative.utils:run_speculative_rounds",
     "mlx_vlm.speculative.utils:run_speculative_server_rounds",
@@ -72,7 +73,8 @@ def apply(surgery: Surgery) -> None:
     insert = surgery.resolve(f"{module}:BatchGenerator.insert")
     if "logits_processors" in inspect.signature(insert).parameters:
         surgery.wrap(f"{module}:BatchGenerator.insert", _suppressing_in_batches)
-        surgery.wrap(f"{module}:GenerationBatch._step", _without_waiting)
+        if f"{module}:{_STEP}" in surgery.targets:
+            surgery.wrap(f"{module}:{_STEP}", _without_waiting)
     else:
         surgery.wrap(f"{module}:BatchGenerator.__init__", _suppressing_before_sampling)
     for rounds in _ROUNDS:
@@ -118,9 +120,10 @@ def _suppressing_in_batches(original):
 
 def _without_waiting(original):
     def _step(self):
-        model, processors = self._language_model, self.logits_processors
+        model = getattr(self, "_language_model", None)
+        processors = getattr(self, "logits_processors", None)
         ours = suppressed_tokens.noted(model)
-        if ours is None or any(own != [ours] for own in processors):
+        if ours is None or not processors or any(own != [ours] for own in processors):
             return original(self)
         self._language_model, self.logits_processors = _Silenced(model, ours), []
         try:
@@ -189,7 +192,7 @@ PATCH = Patch(
             for name in (
                 "generate_step(input_ids, model, *, logits_processors)",
                 "BatchGenerator.insert(self, prompts, *, logits_processors)",
-                "GenerationBatch._step",
+                f"{_STEP}(self)",
             )
         ),
     ),

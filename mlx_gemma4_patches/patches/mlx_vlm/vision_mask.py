@@ -68,9 +68,9 @@ def _prompt_step(original):
     def prompt_step(self):
         if _NOTE not in vars(self):  # once: to ask in each step has the device wait for its end
             text_model = placeholders.text_model_of(self.model)
-            vars(self)[_NOTE] = text_model is not None and not placeholders.has_images(
-                text_model, self._input_ids
-            )
+            ids = getattr(self, "_input_ids", None)
+            is_known = text_model is not None and ids is not None
+            vars(self)[_NOTE] = is_known and not placeholders.has_images(text_model, ids)
         before = _is_text.set(vars(self)[_NOTE])
         try:
             return original(self)
@@ -160,7 +160,7 @@ PATCH = Patch(
         f"{_TEXT_MODEL}._make_masks",
         f"{_MODEL}(self, input_ids)",
         f"{placeholders.EMBED}()",
-        *_STEPS,
+        *(f"{step}(self)" for step in _STEPS),
     ),
     apply=apply,
     probe=probe,
