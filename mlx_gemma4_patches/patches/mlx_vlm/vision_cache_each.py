@@ -64,7 +64,7 @@ def _get_input_embeddings(original):
             and key is not None
             and cache is not None
             and kwargs.get("cached_image_features") is None
-            and 2 * len(pixel_values) <= cache.max_size
+            and 2 * len(pixel_values) <= getattr(cache, "max_size", 0)
             and cache.get(key) is None
         ):
             features = _features(self, cache, pixel_values, kwargs.get("image_position_ids"))
