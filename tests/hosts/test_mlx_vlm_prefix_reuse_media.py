@@ -101,7 +101,11 @@ class TestPrefixReuseMedia(PatchContract):
             rows += chat(([*TEXT[:length], *ASKED], {}), (TEXT[:9], {}))
         key = getattr(apc, "semantic_extra_hash", lambda **what: what)
         other = SimpleNamespace(language_model=None)
-        return [rows, chat.manager.stats.matched_tokens, key(image_hash=5, model=other)]
+        server = importlib.import_module("mlx_vlm.server").ResponseGenerator
+        alone = SimpleNamespace(model=chat.made, vision_cache=None)  # as the host's tests have it
+        shows = {"input_ids": mx.array([[2, *PICTURE, 5]]), **shown(square(1))}
+        given = server._gpu_embed(alone, shows)[1]
+        return [rows, chat.manager.stats.matched_tokens, key(image_hash=5, model=other), given]
 
 
 @pytest.fixture(params=["e2b", "dense"])

@@ -62,6 +62,12 @@ class Chat:
         return self.seen - before
 
 
+class _Own(dict):
+    """A caller's own cache, which holds what it is given and says nothing of its size."""
+
+    put = dict.__setitem__
+
+
 class TestVisionCacheEach(PatchContract):
     id = ID
 
@@ -69,10 +75,12 @@ class TestVisionCacheEach(PatchContract):
         chat = Chat()
         how = {"vision_cache": chat.cache, "_image_key": "one"}
         given = chat.made.encode_image(square(3)[None])
+        of_a_caller = {"vision_cache": _Own(), "_image_key": "two"}
         return [
             chat.show(square(1), **how),
             chat.show(square(1), **how),
             chat.show(square(1), square(2)),
+            chat.show(square(1), square(2), **of_a_caller),
             chat.show(square(1), cached_image_features=given),
             chat.made.get_input_embeddings(mx.array([[5, 6, 7]]), None).inputs_embeds,
         ]

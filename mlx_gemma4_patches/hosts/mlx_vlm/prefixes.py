@@ -30,7 +30,8 @@ class Prefixes:
     @staticmethod
     def of(manager: Any) -> Prefixes | None:
         """Those beside ``manager``, if it serves a Gemma 4."""
-        return getattr(manager, _PREFIXES, None)
+        found = getattr(manager, _PREFIXES, None)
+        return found if isinstance(found, Prefixes) else None  # a mock answers to every name
 
     @staticmethod
     def open(manager: Any) -> None:

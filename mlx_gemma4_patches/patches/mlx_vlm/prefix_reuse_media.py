@@ -97,7 +97,7 @@ def _semantic_extra_hash(original):
 def _gpu_embed(original):
     def _gpu_embed(self, raw_inputs, *args, **kwargs):
         input_ids, made = original(self, raw_inputs, *args, **kwargs)
-        if Prefixes.of(self.apc_manager) and NAMES & raw_inputs.keys():
+        if Prefixes.of(getattr(self, "apc_manager", None)) and NAMES & raw_inputs.keys():
             _tell_apart(made, raw_inputs, Placeholders.of(self.model.config))
         return input_ids, made
 
@@ -127,7 +127,7 @@ def _pick_for(original):
 def _mixed_batch(original):
     def _build_mixed_prompt_batch(self, sequences):
         batch = original(self, sequences)
-        if batch is not None:
+        if batch is not None and Prefixes.of(self.apc_manager):
             _put_ids(batch._apc_meta, [(sequence[1], sequence[3]) for sequence in sequences])
         return batch
 
@@ -137,7 +137,7 @@ def _mixed_batch(original):
 def _cold_meta(original):
     def _build_apc_meta_for_cold(self, input_ids_list, prompt_kwargs_list):
         meta = original(self, input_ids_list, prompt_kwargs_list)
-        if meta is not None:
+        if meta is not None and Prefixes.of(self.apc_manager):
             _put_ids(meta, list(zip(input_ids_list, prompt_kwargs_list, strict=True)))
         return meta
 

@@ -24,6 +24,7 @@ from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
 _TARGET = "mlx_vlm.models.gemma4.gemma4:Model.get_input_embeddings"
+_CACHE = "mlx_vlm.vision_cache"
 _PICTURE = (500, 502, 502, 502, 502, 501)
 
 
@@ -62,9 +63,9 @@ def _get_input_embeddings(original):
             not args
             and pixel_values is not None
             and key is not None
-            and cache is not None
+            and type(cache).__module__ == _CACHE  # a caller's own may hold what it likes
             and kwargs.get("cached_image_features") is None
-            and 2 * len(pixel_values) <= getattr(cache, "max_size", 0)
+            and 2 * len(pixel_values) <= cache.max_size
             and cache.get(key) is None
         ):
             features = _features(self, cache, pixel_values, kwargs.get("image_position_ids"))
@@ -96,8 +97,8 @@ PATCH = Patch(
         f"{_TARGET}(self, input_ids, pixel_values)",
         # these are called
         "mlx_vlm.models.gemma4.gemma4:Model.encode_image(self, pixel_values)",
-        "mlx_vlm.vision_cache:VisionFeatureCache.get(self, image_source)",
-        "mlx_vlm.vision_cache:VisionFeatureCache.put(self, image_source, features)",
+        f"{_CACHE}:VisionFeatureCache.get(self, image_source)",
+        f"{_CACHE}:VisionFeatureCache.put(self, image_source, features)",
     ),
     apply=apply,
     probe=probe,
