@@ -49,7 +49,9 @@ def apply(surgery: Surgery) -> None:
 def _gpu_embed(original):
     def _gpu_embed(self, raw_inputs, images=None):
         input_ids, kwargs = original(self, raw_inputs, images)
-        if self.apc_manager is not None and is_gemma4(self.model):
+        has_cache = getattr(self, "apc_manager", None) is not None
+        is_done = isinstance(kwargs.get("_apc_image_hash"), OfAllMedia)  # by prefix_reuse_media
+        if has_cache and is_gemma4(self.model) and not is_done:
             kwargs["_apc_image_hash"] = OfAllMedia(media_key(raw_inputs))
         return input_ids, kwargs
 
