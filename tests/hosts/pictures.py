@@ -11,11 +11,28 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_gemma4_patches.gemma4 import tiny as gemma4_tiny
 from mlx_gemma4_patches.hosts.mlx_vlm import tiny
 from tests.hosts.parity import reference
 
 PROMPTS = ("images", "adjacent")
 PIXELS = mx.zeros((1, 3, 48, 48))  # something to be replaced
+
+
+def square(seed: int) -> mx.array:
+    """A picture of 2 x 2 soft tokens."""
+    return mx.array(gemma4_tiny.image(2, 2, seed))
+
+
+def wide(seed: int) -> mx.array:
+    """A picture of 2 x 3 soft tokens."""
+    return mx.array(gemma4_tiny.image(2, 3, seed))
+
+
+def pixels(*pictures: mx.array) -> mx.array | list[mx.array]:
+    """What a processor makes of them: one array if they are of one size."""
+    one_size = all(picture.shape == pictures[0].shape for picture in pictures)
+    return mx.stack(pictures) if one_size else list(pictures)
 
 
 class Pictured:

@@ -14,6 +14,7 @@ from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import hearing_model, model, processor
 from tests.hosts import conversations, reuse
 from tests.hosts.contract import PatchContract, skip_unless_needed
+from tests.hosts.pictures import square
 
 pytest.importorskip("mlx_vlm.apc", reason="no prefix cache in this mlx-vlm")
 
@@ -58,10 +59,6 @@ class TestApcEmbeddings(PatchContract):
             served(_Other(), TEXT),
             key(made, **served(_Other(), TEXT)),
         ]
-
-
-def square(seed: int) -> mx.array:
-    return mx.array(tiny.image(2, 2, seed))
 
 
 def test_a_picture_is_known_in_the_next_turn_and_another_is_not() -> None:

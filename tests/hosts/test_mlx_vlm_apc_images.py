@@ -9,6 +9,7 @@ import pytest
 from mlx_gemma4_patches.gemma4 import tiny
 from tests.hosts import answers
 from tests.hosts.contract import PatchContract, patched
+from tests.hosts.pictures import square
 
 ID = "mlx_vlm.apc_images"
 TEXT = tiny.prompt(64)
@@ -20,10 +21,6 @@ pytest.importorskip("mlx_vlm.models.gemma4", reason="no Gemma 4 in this mlx-vlm"
 
 def new_cache():
     return pytest.importorskip("mlx_vlm.apc").APCManager(num_blocks=64)
-
-
-def square(seed):
-    return mx.array(tiny.image(2, 2, seed))
 
 
 def wide(seed):

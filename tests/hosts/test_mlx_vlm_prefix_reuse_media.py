@@ -22,6 +22,7 @@ from mlx_gemma4_patches.hosts.mlx_vlm.tiny import (
 )
 from tests.hosts import conversations, reuse
 from tests.hosts.contract import PatchContract, skip_unless_needed
+from tests.hosts.pictures import pixels, square, wide
 
 apc = pytest.importorskip("mlx_vlm.apc", reason="no prefix cache in this mlx-vlm")
 
@@ -34,17 +35,8 @@ ASKED = [106, 105, 120]
 LIMIT = 4  # tokens of an answer
 
 
-def square(seed: int) -> mx.array:
-    return mx.array(tiny.image(2, 2, seed))
-
-
-def wide(seed: int) -> mx.array:
-    return mx.array(tiny.image(2, 3, seed))
-
-
 def shown(*pictures: mx.array) -> dict[str, Any]:
-    one_size = all(picture.shape == pictures[0].shape for picture in pictures)
-    return {"pixel_values": mx.stack(pictures) if one_size else list(pictures)}
+    return {"pixel_values": pixels(*pictures)}
 
 
 def heard(seed: int) -> dict[str, Any]:
@@ -62,7 +54,7 @@ class Served:
         self.made = made
         self.manager = manager
 
-    def __call__(self, *prompts: tuple[list[int], dict[str, Any]], **who: Any) -> list[list[int]]:
+    def __call__(self, *prompts: tuple[list[int], dict[str, Any]]) -> list[list[int]]:
         """What it says to prompts that come at once."""
         generator = importlib.import_module("mlx_vlm.generate").BatchGenerator(
             self.made.language_model,
@@ -72,17 +64,17 @@ class Served:
         )
         given = [embedded_by_server(self.made, ids, self.manager, **m) for ids, m in prompts]
         ids = [ids for ids, _ in prompts]
-        uids = generator.insert(ids, LIMIT, prompt_kwargs=[{**kwargs, **who} for kwargs in given])
+        uids = generator.insert(ids, LIMIT, prompt_kwargs=given)
         said: dict[int, list[int]] = {uid: [] for uid in uids}
         while generator.has_work:
             for part in generator.next()[1]:
                 said[part.uid].append(int(part.token))
         return [said[uid] for uid in uids]
 
-    def matched(self, *prompts: tuple[list[int], dict[str, Any]], **who: Any) -> int:
+    def matched(self, *prompts: tuple[list[int], dict[str, Any]]) -> int:
         """How many tokens of them were known; the answers must be those of fresh runs."""
         before = self.manager.stats.matched_tokens
-        said = self(*prompts, **who)
+        said = self(*prompts)
         assert said == [Served(self.made)(prompt)[0] for prompt in prompts]
         return self.manager.stats.matched_tokens - before
 
@@ -198,27 +190,15 @@ def test_prompts_that_come_at_once_begin_alike_up_to_their_pictures(chat) -> Non
 def test_tenants_know_nothing_of_each_other() -> None:
     skip_unless_needed(ID)
     chat = served(model("dense"))
-    generate = importlib.import_module("mlx_vlm.generate")
-    prompt = ([2, 105, 110, *PICTURE, *TEXT[:30], *ASKED], shown(square(1)))
+    ids = [2, 105, 110, *PICTURE, *TEXT[:30], *ASKED]
 
-    def who(tenant: str) -> dict[str, Any]:
-        if "_apc_semantic_hash" not in generate.BatchGenerator._APC_PRIVATE_KEYS:
-            return {"_apc_tenant": tenant}
-        of = {"tenant": tenant, "model": chat.made.language_model}
-        key = apc.semantic_extra_hash(image_hash=5, **of)
-        inputs = {"input_ids": mx.array([prompt[0]]), **prompt[1]}
-        asked = SimpleNamespace(model=chat.made, vision_cache=None, apc_manager=chat.manager)
-        server = importlib.import_module("mlx_vlm.server").ResponseGenerator
-        return {
-            "_apc_semantic_hash": server._gpu_embed(asked, inputs, apc_semantic_hash=key)[1][
-                "_apc_semantic_hash"
-            ]
-        }
+    def of(tenant: str | None) -> tuple[list[int], dict[str, Any]]:
+        return ids, {"tenant": tenant, **shown(square(1))}
 
-    chat(prompt)  # whose manager is opened by it
-    assert chat.matched(prompt, **who("a")) == 0
-    assert chat.matched(prompt, **who("a")) == len(prompt[0]) - 1
-    assert chat.matched(prompt, **who("b")) == 0
+    chat.matched(of(None))
+    assert chat.matched(of("a")) == 0
+    assert chat.matched(of("a")) == len(ids) - 1
+    assert chat.matched(of("b")) == 0
 
 
 def test_a_sound_is_not_taken_for_another() -> None:

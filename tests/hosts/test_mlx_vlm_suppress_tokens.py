@@ -11,6 +11,7 @@ import pytest
 
 from mlx_gemma4_patches.doctor import other_models
 from mlx_gemma4_patches.gemma4 import suppressed_tokens, tiny
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import embedded_by_server
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model as tiny_model
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import processor as silent_processor
 from mlx_gemma4_patches.patches.mlx_vlm import suppress_tokens
@@ -186,8 +187,7 @@ def test_rows_say_what_they_say_alone_and_wait_for_no_token(
     )
 
     def insert(prompt: list[int], *processors: Any) -> int:
-        given = model.get_input_embeddings(mx.array([prompt]), None).to_dict()
-        embedded = {name: value for name, value in given.items() if value is not None}
+        embedded = embedded_by_server(model, prompt, None)
         own = {"logits_processors": [list(processors)]} if processors else {}
         (uid,) = generator.insert([prompt], STEPS, prompt_kwargs=[embedded], **own)
         return uid

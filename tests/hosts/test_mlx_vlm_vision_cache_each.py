@@ -7,24 +7,18 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlx_gemma4_patches.gemma4 import tiny
 from mlx_gemma4_patches.hosts.mlx_vlm.tiny import model
 from tests.hosts.contract import PatchContract, skip_unless_needed
 from tests.hosts.parity import TOLERANCE, distance
+from tests.hosts.pictures import pixels, square, wide
 
-vision_cache = pytest.importorskip("mlx_vlm.vision_cache", reason="keeps nothing of pictures")
+vision_cache = pytest.importorskip(
+    "mlx_vlm.vision_cache", reason="this mlx-vlm keeps nothing of pictures"
+)
 
 ID = "mlx_vlm.vision_cache_each"
 PICTURE = [500, *[502] * 4, 501]
 WIDE = [500, *[502] * 6, 501]
-
-
-def square(seed: int) -> mx.array:
-    return mx.array(tiny.image(2, 2, seed))
-
-
-def wide(seed: int) -> mx.array:
-    return mx.array(tiny.image(2, 3, seed))
 
 
 class Chat:
@@ -49,9 +43,8 @@ class Chat:
         for picture in pictures:
             ids += PICTURE if picture.shape == square(1).shape else WIDE
         pictures = tuple(picture.astype(self._dtype) for picture in pictures)
-        one_size = all(picture.shape == pictures[0].shape for picture in pictures)
-        pixels = mx.stack(pictures) if one_size else list(pictures)
-        return self.made.get_input_embeddings(mx.array([[*ids, 6]]), pixels, **how).inputs_embeds
+        prompt = mx.array([[*ids, 6]])
+        return self.made.get_input_embeddings(prompt, pixels(*pictures), **how).inputs_embeds
 
     def cached(self, *pictures: mx.array) -> int:
         """How many soft tokens the tower makes; the embeddings must be those without a cache."""

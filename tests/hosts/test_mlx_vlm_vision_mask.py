@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gemma4_patches.gemma4 import tiny, vision_mask
 from mlx_gemma4_patches.gemma4.placeholders import Placeholders
-from mlx_gemma4_patches.hosts.mlx_vlm.tiny import processor
+from mlx_gemma4_patches.hosts.mlx_vlm.tiny import embedded_by_server, processor
 from tests.hosts.contract import PatchContract
 from tests.hosts.parity import TOLERANCE, distance
 from tests.hosts.pictures import PIXELS, PROMPTS, Pictured
@@ -130,11 +130,10 @@ def test_a_text_that_is_read_in_steps_is_not_searched_for_images_in_each(
 ) -> None:
     generate = importlib.import_module("mlx_vlm.generate")
     if not hasattr(generate, "PromptProcessingBatch"):
-        pytest.skip("this mlx-vlm reads a prompt in one step")
+        pytest.skip("this mlx-vlm has no batches of prompts, and each step is searched")
     seeing, original = Pictured("dense"), Placeholders.seen
-    ids = seeing.ids("40")
-    given = seeing.model.get_input_embeddings(ids, None).to_dict()
-    embedded = {name: value for name, value in given.items() if value is not None}
+    ids = seeing.ids("40")[0].tolist()
+    embedded = embedded_by_server(seeing.model, ids, None)
 
     def read(size: int) -> tuple[int, list[int]]:
         """How often the prompt is searched, read so many tokens at a time; and the answer."""
@@ -143,7 +142,7 @@ def test_a_text_that_is_read_in_steps_is_not_searched_for_images_in_each(
         generator = generate.BatchGenerator(
             seeing.language_model, processor(), prefill_step_size=size, compute_logprobs=False
         )
-        generator.insert(ids.tolist(), 4, prompt_kwargs=[dict(embedded)])
+        generator.insert([ids], 4, prompt_kwargs=[dict(embedded)])
         answer = []
         while generator.has_work:
             answer += [int(part.token) for part in generator.next()[1]]

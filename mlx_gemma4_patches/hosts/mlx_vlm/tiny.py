@@ -77,11 +77,13 @@ def unified_model() -> Any:
     return made.eval()
 
 
-def embedded_by_server(model: Any, ids: list[int], manager: Any, **media: Any) -> dict[str, Any]:
+def embedded_by_server(
+    model: Any, ids: list[int], manager: Any, tenant: str | None = None, **media: Any
+) -> dict[str, Any]:
     """What the server gives a ``BatchGenerator`` beside ``ids``.
 
     Args:
-        manager: of the prefix cache.
+        manager: of the prefix cache, None without one.
         media: what a processor makes of pictures and sounds.
     """
     apc, generate, server = (
@@ -94,9 +96,25 @@ def embedded_by_server(model: Any, ids: list[int], manager: Any, **media: Any) -
         seen = 0 if pixels is None else apc.hash_image_payload(pixel_values=pixels)
         heard = {"audio": media.get("input_features")}
         part = model.language_model
-        key["apc_semantic_hash"] = apc.semantic_extra_hash(image_hash=seen, media=heard, model=part)
+        key["apc_semantic_hash"] = apc.semantic_extra_hash(
+            tenant=tenant, image_hash=seen, media=heard, model=part
+        )
     inputs = {"input_ids": mx.array([ids]), **media}
-    return server.ResponseGenerator._gpu_embed(asked, inputs, **key)[1]
+    made = server.ResponseGenerator._gpu_embed(asked, inputs, **key)[1]
+    return made if key or tenant is None else {**made, "_apc_tenant": tenant}
+
+
+def tokens_reused(model: Any, manager: Any, ids: list[int], **media: Any) -> int:
+    """How many tokens of a prompt the prefix cache knows when a ``BatchGenerator`` answers it."""
+    generator = importlib.import_module("mlx_vlm.generate").BatchGenerator(
+        model.language_model, processor(), apc_manager=manager, compute_logprobs=False
+    )
+    given = embedded_by_server(model, ids, manager, **media)
+    generator.insert([ids], 1, prompt_kwargs=[given])
+    before = manager.stats.matched_tokens
+    while generator.has_work:
+        generator.next()
+    return manager.stats.matched_tokens - before
 
 
 def layer_sees(

@@ -27,7 +27,7 @@ from typing import Any
 from ...gemma4 import prefix_limit, tiny
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.prefixes import Prefixes, hold, row
-from ...hosts.mlx_vlm.tiny import embedded_by_server, model, processor
+from ...hosts.mlx_vlm.tiny import model, tokens_reused
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -51,16 +51,8 @@ def probe() -> Finding:
     made, manager = model("dense"), APCManager(num_blocks=4)
     first = [2, 105, 110, *tiny.prompt(24), 106, 105, 120, 100, 7, 101]  # an empty thought
     second = [*first[:-3], 9, 106, 105, 110, 8, 8, 106, 105, 120]  # is left out of the next prompt
-    cached = 0
-    for prompt in (first, second):
-        generator = importlib.import_module(_GENERATE).BatchGenerator(
-            made.language_model, processor(), apc_manager=manager, compute_logprobs=False
-        )
-        generator.insert([prompt], 1, prompt_kwargs=[embedded_by_server(made, prompt, manager)])
-        before = manager.stats.matched_tokens
-        while generator.has_work:
-            generator.next()
-        cached = manager.stats.matched_tokens - before
+    tokens_reused(made, manager, first)
+    cached = tokens_reused(made, manager, second)
     wanted = len(first) - 3
     return Finding(cached < wanted, f"of {wanted} tokens that two turns share {cached} are reused")
 

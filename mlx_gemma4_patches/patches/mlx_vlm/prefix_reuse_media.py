@@ -8,9 +8,9 @@ of one with a medium more; and what leaves a medium to be read is refused.
 
 What is added: the media are told apart by ids of their content in place of the placeholders
 (``gemma4.media_ids``), and the key is that of a prompt that shows nothing. The server embeds every
-prompt as a whole, so nothing hinders going on before a medium. Prompts with videos keep their key,
-and so does everything where ``prefix_reuse`` is off. It can be deleted when the host goes on before
-a medium.
+prompt as a whole, so nothing hinders going on before a medium. Prompts with videos, or with a
+medium of fewer than four soft tokens, keep their key, and so does everything where ``prefix_reuse``
+is off. It can be deleted when the host goes on before a medium.
 
 Upstream: not reported yet.
 """
@@ -28,7 +28,7 @@ from ...gemma4.placeholders import Placeholders
 from ...hosts.mlx_vlm.media_key import WithIds, ids_with_media
 from ...hosts.mlx_vlm.models import is_gemma4
 from ...hosts.mlx_vlm.prefixes import Prefixes
-from ...hosts.mlx_vlm.tiny import embedded_by_server, model, processor
+from ...hosts.mlx_vlm.tiny import model, tokens_reused
 from ...patch import Finding, NotApplicable, Patch
 from ...surgery import Surgery
 
@@ -50,17 +50,8 @@ def probe() -> Finding:
     first = [2, 105, 110, *tiny.prompt(24), *_PICTURE, 106, 105, 120]
     second = [*first, 9, 106, 105, 110, *_PICTURE, 8, 106, 105, 120]
     pictures = mx.stack([mx.array(tiny.image(2, 2, seed)) for seed in (1, 2)])
-    cached = 0
-    for prompt, shown in ((first, pictures[:1]), (second, pictures)):
-        generator = importlib.import_module("mlx_vlm.generate").BatchGenerator(
-            made.language_model, processor(), apc_manager=manager, compute_logprobs=False
-        )
-        given = embedded_by_server(made, prompt, manager, pixel_values=shown)
-        generator.insert([prompt], 1, prompt_kwargs=[given])
-        before = manager.stats.matched_tokens
-        while generator.has_work:
-            generator.next()
-        cached = manager.stats.matched_tokens - before
+    tokens_reused(made, manager, first, pixel_values=pictures[:1])
+    cached = tokens_reused(made, manager, second, pixel_values=pictures)
     wanted = len(first) - 1
     return Finding(
         cached < wanted, f"of {wanted} tokens before another picture {cached} are reused"

@@ -66,11 +66,15 @@ def apply(surgery: Surgery) -> None:
 
 def _prompt_step(original):
     def prompt_step(self):
-        if _NOTE not in vars(self):  # once: to ask in each step has the device wait for its end
+        if _NOTE not in vars(self):  # once: to ask in each step waits for the step before
             text_model = placeholders.text_model_of(self.model)
             ids = getattr(self, "_input_ids", None)
-            is_known = text_model is not None and ids is not None
-            vars(self)[_NOTE] = is_known and not placeholders.has_images(text_model, ids)
+            vars(self)[_NOTE] = (
+                text_model is not None
+                and ids is not None
+                and vision_mask.applies(text_model.config)  # else nobody asks
+                and not placeholders.has_images(text_model, ids)
+            )
         before = _is_text.set(vars(self)[_NOTE])
         try:
             return original(self)
